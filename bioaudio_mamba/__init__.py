@@ -1,0 +1,1 @@
+"""Mamba blocks, backbones, heads, streaming state and pretrained weights."""

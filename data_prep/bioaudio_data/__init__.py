@@ -1,0 +1,1 @@
+"""From files to memory maps, intervals and windows; knows no model."""

@@ -1,0 +1,1 @@
+"""Whole runs: pretraining, fine-tuning, evaluation, reports and the `bioaudio` command."""

@@ -1,0 +1,112 @@
+"""The `bioaudio` command: one table of commands, each a plain function whose signature is its command line.
+
+A command is imported only when it is called, so that `bioaudio --help` answers at once. Its flags, their types and
+their help come from the function's annotations and docstring; `--config FILE` reads the same keys from YAML.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn, get_args, get_origin
+
+import docstring_parser
+from jsonargparse import ArgumentParser, set_parsing_settings
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("demo:demo", "Run the whole story on the real DNA that ships with the package."),
+    "doctor": ("doctor:doctor", "Say what this machine offers, and why a backend is missing."),
+    "download": ("download:download", "Fetch a published genome or interval file: resumable, checksummed, atomic."),
+    "prepare-genome": ("prepare_genome:prepare_genome", "Convert FASTA or 2bit files to a genome store."),
+    "verify": ("verify:verify", "Check every byte of a store against its hash."),
+    "plan": ("plan:plan", "Print windows, tokens and steps for each length of a pretraining, without running it."),
+    "pretrain": ("pretrain:pretrain", "Pretrain a language model, with sequence-length warm-up."),
+    "finetune": ("finetune:finetune", "Fine-tune a classifier of species, or of your own classes."),
+    "evaluate": ("evaluate:evaluate", "Perplexity by context length, beside counting models of the same bases."),
+    "report": ("report:report", "Write one self-contained HTML page about a run."),
+    "bench": ("bench:bench", "Time our operations against their peers in one run."),
+}
+USAGE_ERROR = 2
+
+
+class OneLineParser(ArgumentParser):
+    """A parser whose errors are one clear line and exit code 2, without the usage block."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Report what is wrong with the arguments, or with a YAML given to `--config`."""
+        fail(" ".join(str(message).split()))
+
+
+def fail(message: str) -> NoReturn:
+    """Print one line on stderr and leave with the exit code for bad input."""
+    print(f"bioaudio: error: {message}", file=sys.stderr)
+    raise SystemExit(USAGE_ERROR)
+
+
+def overview() -> str:
+    """Text of `bioaudio --help`."""
+    width = max(map(len, COMMANDS))
+    rows = [f"  {name:<{width}}  {summary}" for name, (_, summary) in COMMANDS.items()]
+    return "\n".join(
+        ["usage: bioaudio COMMAND [ARGUMENTS]", "", "commands:", *rows, "", "`bioaudio COMMAND --help` lists its flags."]
+    )
+
+
+def load(command: str) -> Callable[..., str | None]:
+    """Import the function behind a command of `COMMANDS`."""
+    module, function = COMMANDS[command][0].split(":")
+    return getattr(importlib.import_module(f"bioaudio_recipes.commands.{module}"), function)
+
+
+def parser_for(command: str) -> OneLineParser:
+    """The parser of one command: parameters before the `*` are positional, those after it are flags."""
+    function = load(command)
+    parameters = inspect.signature(function, eval_str=True).parameters.values()
+    positional = [p for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+    texts = {item.arg_name: item.description for item in docstring_parser.parse_from_object(function).params}
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = OneLineParser(prog=f"bioaudio {command}", description=COMMANDS[command][1], default_env=False)
+    parser.add_argument("--config", action="config", help="YAML file with any of the arguments below.")
+    for parameter in positional:
+        many = get_origin(parameter.annotation) is list
+        kind = get_args(parameter.annotation)[0] if many else parameter.annotation
+        optional = parameter.default is not inspect.Parameter.empty
+        nargs = ("*" if optional else "+") if many else ("?" if optional else None)
+        default = {"default": parameter.default} if optional else {}
+        parser.add_argument(parameter.name, type=kind, nargs=nargs, help=texts.get(parameter.name), **default)
+    skip = {p.name for p in positional}
+    parser.add_function_arguments(function, as_group=False, as_positional=False, fail_untyped=True, skip=skip)
+    return parser
+
+
+def run(command: str, arguments: Sequence[str]) -> str | None:
+    """Parse the arguments of one command and call it.
+
+    Raises:
+        SystemExit: with code 2 on bad arguments.
+    """
+    parser = parser_for(command)
+    values = vars(parser.instantiate_classes(parser.parse_args(list(arguments))))
+    values.pop("config", None)
+    return load(command)(**values)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the console script: bad input ends in one line and exit code 2, never in a traceback."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(overview())
+        return
+    command, *rest = arguments
+    if command not in COMMANDS:
+        fail(f"unknown command {command!r}; `bioaudio --help` lists them: {', '.join(COMMANDS)}")
+    try:
+        result = run(command, rest)
+    except (ValueError, OSError) as error:
+        fail(" ".join(str(error).split()))
+    except KeyboardInterrupt:
+        fail("stopped; the same command with `--resume auto` goes on where a checkpoint was kept")
+    if result:
+        print(result)
