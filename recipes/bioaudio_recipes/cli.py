@@ -1,7 +1,8 @@
 """The `bioaudio` command: one table of commands, each a plain function whose signature is its command line.
 
 A command is imported only when it is called, so that `bioaudio --help` answers at once. Its flags, their types and
-their help come from the function's annotations and docstring; `--config FILE` reads the same keys from YAML.
+their help come from the function's annotations and docstring; `--config FILE` reads the same keys from YAML, and
+`--config NAME` (say `pretrain/great_apes_chr22`) from a recipe that ships with the package.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn, get_args, get_origin
 
 import docstring_parser
@@ -29,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bench": ("bench:bench", "Time our operations against their peers in one run."),
 }
 USAGE_ERROR = 2
+RECIPES = Path(__file__).parent / "configs"
 
 
 class OneLineParser(ArgumentParser):
@@ -81,6 +84,21 @@ def parser_for(command: str) -> OneLineParser:
     return parser
 
 
+def with_recipe_paths(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with a recipe's name after `--config` replaced by the path of its YAML file."""
+    result = list(arguments)
+    for i, argument in enumerate(result):
+        flag, equals, value = argument.partition("=")
+        if flag != "--config":
+            continue
+        position = i if equals else i + 1
+        name = value if equals else result[position] if position < len(result) else ""
+        recipe = RECIPES / f"{name}.yaml"
+        if name and not Path(name).exists() and recipe.is_file():
+            result[position] = f"--config={recipe}" if equals else str(recipe)
+    return result
+
+
 def run(command: str, arguments: Sequence[str]) -> str | None:
     """Parse the arguments of one command and call it.
 
@@ -88,7 +106,7 @@ def run(command: str, arguments: Sequence[str]) -> str | None:
         SystemExit: with code 2 on bad arguments.
     """
     parser = parser_for(command)
-    values = vars(parser.instantiate_classes(parser.parse_args(list(arguments))))
+    values = vars(parser.instantiate_classes(parser.parse_args(with_recipe_paths(arguments))))
     values.pop("config", None)
     return load(command)(**values)
 

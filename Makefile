@@ -1,0 +1,40 @@
+# Every target makes what it needs: a machine with only Python 3.11 or newer is enough.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PACKAGES := bioaudio_mamba kernels recipes data_prep tests
+DEMO_RUN ?= demo-run
+
+.PHONY: demo test check format clean
+
+demo: $(VENV)/.installed-demo  ## the main job on real DNA, on the CPU, in a few minutes; ends with a report
+	$(BIN)/bioaudio demo --out $(DEMO_RUN)
+
+test: check  ## style, types, import contracts, and every claim
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+check: $(VENV)/.installed-dev  ## ruff, pyright, import-linter
+	$(BIN)/ruff check $(PACKAGES)
+	$(BIN)/ruff format --check $(PACKAGES)
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed-dev  ## rewrite files in the house style
+	$(BIN)/ruff check --fix $(PACKAGES)
+	$(BIN)/ruff format $(PACKAGES)
+
+clean:  ## remove the environment and the demo's run
+	rm -rf $(VENV) $(DEMO_RUN)
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "bioaudio-mamba needs Python 3.11 or newer: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/.installed-demo: $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@

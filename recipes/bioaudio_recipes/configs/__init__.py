@@ -1,0 +1,1 @@
+"""YAML files of whole experiments; `bioaudio COMMAND --config NAME` finds them by name."""
