@@ -1,1 +1,16 @@
 """Scans and causal convolutions: one op a folder, each with a reference, a fast CPU path and Triton."""
+
+from bioaudio_kernels.backend import BACKENDS, Backend, available_backends, resolve_backend
+from bioaudio_kernels.causal_conv1d import causal_conv1d, causal_conv1d_step
+from bioaudio_kernels.selective_scan import selective_scan, selective_scan_step
+
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "available_backends",
+    "causal_conv1d",
+    "causal_conv1d_step",
+    "resolve_backend",
+    "selective_scan",
+    "selective_scan_step",
+]

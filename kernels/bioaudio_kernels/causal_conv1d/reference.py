@@ -1,0 +1,46 @@
+"""The causal depthwise convolution in plain torch: the definition that the fast backends match."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+
+def causal_conv1d_reference(
+    x: Float[Tensor, "batch length channels"],
+    weight: Float[Tensor, "channels width"],
+    bias: Float[Tensor, " channels"] | None = None,
+    initial_state: Float[Tensor, "batch width-1 channels"] | None = None,
+    activation: str | None = None,
+) -> tuple[Float[Tensor, "batch length channels"], Float[Tensor, "batch width-1 channels"]]:
+    """See `causal_conv1d`. Float64 if any argument is, else float32; differentiable any number of times."""
+    batch, length, channels = x.shape
+    width = weight.shape[1]
+    given = [tensor for tensor in (x, weight, bias, initial_state) if tensor is not None]
+    dtype = torch.float64 if any(tensor.dtype == torch.float64 for tensor in given) else torch.float32
+    if initial_state is None:
+        initial_state = x.new_zeros(batch, width - 1, channels)
+    inputs = torch.cat([initial_state.to(x.dtype), x], 1)
+    taps = weight.to(dtype).unbind(1)
+    y = torch.zeros(batch, length, channels, dtype=dtype, device=x.device)
+    for k, tap in enumerate(taps):
+        y = y + tap * inputs[:, k : k + length].to(dtype)
+    if bias is not None:
+        y = y + bias.to(dtype)
+    if activation == "silu":
+        y = F.silu(y)
+    return y.to(x.dtype), inputs[:, length:].clone()
+
+
+def causal_conv1d_step_reference(
+    x: Float[Tensor, "batch channels"],
+    weight: Float[Tensor, "channels width"],
+    bias: Float[Tensor, " channels"] | None,
+    state: Float[Tensor, "batch width-1 channels"],
+    activation: str | None = None,
+) -> tuple[Float[Tensor, "batch channels"], Float[Tensor, "batch width-1 channels"]]:
+    """One time step: the convolution of a sequence of length one."""
+    y, state = causal_conv1d_reference(x.unsqueeze(1), weight, bias, state, activation)
+    return y.squeeze(1), state
