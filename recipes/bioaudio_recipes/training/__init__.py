@@ -1,0 +1,1 @@
+"""What every training run shares, whatever it trains: metrics, checkpoints, stopping, progress."""
