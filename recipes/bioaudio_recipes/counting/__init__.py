@@ -1,0 +1,28 @@
+"""Counting models of DNA: how well the next base is predicted by counting what followed the same few bases before.
+
+They are the honest bar for a neural model on small data: trained on the same bases, both strands, tuned on the
+validation split and scored on the same test bases.
+"""
+
+from bioaudio_recipes.counting.baselines import (
+    DEFAULT_BASELINES,
+    Baseline,
+    BaselineScore,
+    CountingBaselines,
+)
+from bioaudio_recipes.counting.contexts import BREAK, MAX_ORDER, context_keys, reverse_complement, symbols_of
+from bioaudio_recipes.counting.table import ContextTable, Evidence
+
+__all__ = [
+    "BREAK",
+    "DEFAULT_BASELINES",
+    "MAX_ORDER",
+    "Baseline",
+    "BaselineScore",
+    "ContextTable",
+    "CountingBaselines",
+    "Evidence",
+    "context_keys",
+    "reverse_complement",
+    "symbols_of",
+]
