@@ -1,1 +1,20 @@
 """Mamba blocks, backbones, heads, streaming state and pretrained weights."""
+
+from bioaudio_mamba.backbone import Mamba, ModelState
+from bioaudio_mamba.block import BlockState, MambaBlock
+from bioaudio_mamba.classifier import SequenceClassifier
+from bioaudio_mamba.config import MambaConfig
+from bioaudio_mamba.lm import CausalLM
+from bioaudio_mamba.parameter_groups import count_parameters, optimizer_groups
+
+__all__ = [
+    "BlockState",
+    "CausalLM",
+    "Mamba",
+    "MambaBlock",
+    "MambaConfig",
+    "ModelState",
+    "SequenceClassifier",
+    "count_parameters",
+    "optimizer_groups",
+]

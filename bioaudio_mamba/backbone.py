@@ -1,0 +1,123 @@
+"""The stack of Mamba blocks behind an embedding: tokens in, hidden vectors out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias, cast
+
+import torch
+from jaxtyping import Float, Integer
+from torch import Tensor, nn
+
+from bioaudio_mamba import initialisation
+from bioaudio_mamba.block import BlockState, MambaBlock
+from bioaudio_mamba.config import MambaConfig
+from bioaudio_mamba.layers import Embedding
+from bioaudio_mamba.norm import RMSNorm
+from bioaudio_mamba.precision import at_least_float32
+
+ModelState: TypeAlias = tuple[BlockState, ...]
+"""All that a model remembers of the past: one state per block, first block first. A value."""
+
+
+class ResidualLayer(nn.Module):
+    """x + mixer(norm(x)): the residual stream x keeps its dtype, float32, whatever the mixer computes in."""
+
+    def __init__(self, config: MambaConfig, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.norm = RMSNorm(config.d_model, config.norm_eps)
+        self.mixer = MambaBlock(config, generator)
+
+    def forward(
+        self, x: Float[Tensor, "batch length d_model"], state: BlockState | None = None
+    ) -> tuple[Float[Tensor, "batch length d_model"], BlockState]:
+        """Map a sequence that follows on from `state`, and return the state after it."""
+        y, state = self.mixer(self.norm(x), state)
+        return x + y, state
+
+    def step(
+        self, x: Float[Tensor, "batch d_model"], state: BlockState
+    ) -> tuple[Float[Tensor, "batch d_model"], BlockState]:
+        """`forward` over a single time step."""
+        y, state = self.mixer.step(self.norm(x), state)
+        return x + y, state
+
+
+class Mamba(nn.Module):
+    """Embedding, `n_layer` residual Mamba blocks with pre-normalisation, and a final norm.
+
+    Args:
+        config: the sizes.
+        generator: draws the weights; None uses torch's global generator.
+    """
+
+    def __init__(self, config: MambaConfig, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = Embedding(config.vocab_size, config.d_model)
+        initialisation.embedding_(self.embeddings.weight, generator)
+        self.layers = nn.ModuleList(ResidualLayer(config, generator) for _ in range(config.n_layer))
+        self.norm_f = RMSNorm(config.d_model, config.norm_eps)
+
+    def initial_state(self, batch_size: int, device: torch.device | str | None = None) -> ModelState:
+        """The state before the first token, all zeros, on `device` (None: where the weights are)."""
+        return tuple(layer.mixer.initial_state(batch_size, device) for layer in self._residual_layers())
+
+    def forward(
+        self, tokens: Integer[Tensor, "batch length"], state: ModelState | None = None
+    ) -> tuple[Float[Tensor, "batch length d_model"], ModelState]:
+        """Hidden vectors after the final norm, and the state after the last token.
+
+        `forward(a) then forward(b, state)` equals `forward(a + b)`; gradients flow through both states.
+
+        Args:
+            tokens: ids in [0, vocab_size).
+            state: what came before; None is the start of a sequence.
+
+        Raises:
+            ValueError: a token (checked on the CPU only) is not of the vocabulary, or `state` has another
+                number of layers.
+        """
+        x = self._embed(tokens)
+        new_state = []
+        for layer, layer_state in zip(self._residual_layers(), self._per_layer(state), strict=True):
+            x, layer_state = layer(x, layer_state)
+            new_state.append(layer_state)
+        return self.norm_f(x), tuple(new_state)
+
+    def step(
+        self, tokens: Integer[Tensor, " batch"], state: ModelState
+    ) -> tuple[Float[Tensor, "batch d_model"], ModelState]:
+        """`forward` over a single token of each sequence."""
+        x = self._embed(tokens)
+        new_state = []
+        for layer, layer_state in zip(self._residual_layers(), self._per_layer(state), strict=True):
+            x, layer_state = layer.step(x, layer_state)
+            new_state.append(layer_state)
+        return self.norm_f(x), tuple(new_state)
+
+    def _embed(self, tokens: Integer[Tensor, "*batch"]) -> Float[Tensor, "*batch d_model"]:
+        """The residual stream's start."""
+        if tokens.device.type == "cpu" and not torch.compiler.is_compiling():
+            # A GPU checks for itself, and asking it would make it wait.
+            check_tokens(tokens, self.config.vocab_size)
+        return at_least_float32(self.embeddings(tokens.long()))
+
+    def _residual_layers(self) -> Iterator[ResidualLayer]:
+        return cast("Iterator[ResidualLayer]", iter(self.layers))
+
+    def _per_layer(self, state: ModelState | None) -> Sequence[BlockState | None]:
+        if state is None:
+            return (None,) * self.config.n_layer
+        if len(state) != self.config.n_layer:
+            raise ValueError(f"state of {len(state)} layers given to a model of {self.config.n_layer}")
+        return state
+
+
+def check_tokens(tokens: Integer[Tensor, "*batch"], vocab_size: int) -> None:
+    """Raise ValueError unless every token lies in [0, vocab_size)."""
+    if tokens.numel() and not (0 <= int(tokens.min()) and int(tokens.max()) < vocab_size):
+        raise ValueError(
+            f"tokens lie in [{int(tokens.min())}, {int(tokens.max())}], but the model's vocabulary has ids"
+            f" 0 to {vocab_size - 1}: were they encoded with another vocabulary?"
+        )

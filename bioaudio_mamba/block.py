@@ -1,0 +1,138 @@
+"""The Mamba block: a gated selective state space model behind a short causal convolution.
+
+Glossary, from the symbols of the paper (arXiv 2312.00752, section 3) to the names here:
+
+    B, L, D        batch, length, d_model
+    E              expand; the block works on d_inner = E * D channels
+    N              d_state, the states of each channel
+    A  (E D, N)    A, the (diagonal) decay rates, negative: A = -exp(A_log)
+    B_t, C_t (N)   B, C, linear in the input at t, shared by all channels: how the input enters the state,
+                   and how the state is read
+    Δ_t  (E D)     dt, the time step: softplus of a projection of rank dt_rank, plus dt_proj.bias
+    D  (E D)       D, the skip from a channel's input to its output (not the width!)
+    Ā, B̄           exp(dt A) and dt B (equation 4; B by Euler's rule): applied inside the scan
+    h_t  (E D, N)  BlockState.ssm
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from bioaudio_kernels import causal_conv1d, causal_conv1d_step, selective_scan, selective_scan_step
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from bioaudio_mamba import initialisation
+from bioaudio_mamba.config import MambaConfig
+from bioaudio_mamba.layers import DepthwiseConv, Linear
+from bioaudio_mamba.precision import at_least_float32
+
+
+class BlockState(NamedTuple):
+    """All that a block remembers of the past: a value, never changed in place."""
+
+    conv: Float[Tensor, "batch d_conv-1 d_inner"]
+    """The last d_conv - 1 inputs of the convolution, oldest first."""
+    ssm: Float[Tensor, "batch d_inner d_state"]
+    """h, the state of the SSM: float32 under autocast too."""
+
+
+class MambaBlock(nn.Module):
+    """in_proj -> (x, z); x -> causal convolution -> SiLU -> selective SSM; (times SiLU(z)) -> out_proj.
+
+    Parameter names and shapes are those of mamba_ssm and of transformers' MambaMixer.
+    """
+
+    def __init__(self, config: MambaConfig, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        d_inner, rank, d_state = config.d_inner, config.rank, config.d_state
+        self.config = config
+        self.in_proj = Linear(config.d_model, 2 * d_inner, bias=False)
+        self.conv1d = DepthwiseConv(d_inner, config.d_conv)
+        self.x_proj = Linear(d_inner, rank + 2 * d_state, bias=False)
+        self.dt_proj = Linear(rank, d_inner, bias=True)
+        self.A_log = nn.Parameter(torch.empty(d_inner, d_state))
+        self.D = nn.Parameter(torch.empty(d_inner))
+        self.out_proj = Linear(d_inner, config.d_model, bias=False)
+        self.reset_parameters(generator)
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw the weights anew, from `generator` (of the weights' device) or else torch's global one."""
+        config = self.config
+        initialisation.linear_(self.in_proj.weight, generator)
+        initialisation.linear_(self.conv1d.weight, generator)
+        initialisation.uniform_(self.conv1d.bias, config.d_conv**-0.5, generator)
+        initialisation.linear_(self.x_proj.weight, generator)
+        initialisation.linear_(self.dt_proj.weight, generator)
+        initialisation.dt_bias_(
+            self.dt_proj.bias,
+            generator,
+            dt_min=config.dt_min,
+            dt_max=config.dt_max,
+            floor=config.dt_init_floor,
+        )
+        initialisation.A_log_(self.A_log)
+        nn.init.ones_(self.D)
+        initialisation.linear_(self.out_proj.weight, generator, scale=config.n_layer**-0.5)
+
+    def initial_state(self, batch_size: int, device: torch.device | str | None = None) -> BlockState:
+        """The state before the first step, all zeros, on `device` (None: where the weights are)."""
+        device = self.A_log.device if device is None else device
+        d_inner, d_state = self.A_log.shape
+        conv = torch.zeros(
+            batch_size, self.config.d_conv - 1, d_inner, dtype=self.conv1d.weight.dtype, device=device
+        )
+        ssm_dtype = at_least_float32(self.A_log).dtype
+        return BlockState(conv, torch.zeros(batch_size, d_inner, d_state, dtype=ssm_dtype, device=device))
+
+    def forward(
+        self, x: Float[Tensor, "batch length d_model"], state: BlockState | None = None
+    ) -> tuple[Float[Tensor, "batch length d_model"], BlockState]:
+        """Map a sequence that follows on from `state` (None: the start), and return the state after it.
+
+        Gradients flow through both states. The kernels read x, z, B and C as slices of the projections.
+        """
+        conv_state, ssm_state = (None, None) if state is None else state
+        backend = self.config.backend
+        x, z = self.in_proj(x).chunk(2, dim=-1)
+        conv_state = None if conv_state is None else conv_state.to(x.dtype)
+        weight, bias = self.conv1d.weight.squeeze(1), self.conv1d.bias
+        x, conv_state = causal_conv1d(x, weight, bias, conv_state, activation="silu", backend=backend)
+        dt, B, C = self._selection(x)
+        A, D, dt_bias = self._ssm_parameters()
+        y, ssm_state = selective_scan(x, dt, A, B, C, D, z, dt_bias, ssm_state, backend=backend)
+        return self.out_proj(y), BlockState(conv_state, ssm_state)
+
+    def step(
+        self, x: Float[Tensor, "batch d_model"], state: BlockState
+    ) -> tuple[Float[Tensor, "batch d_model"], BlockState]:
+        """`forward` over a single time step."""
+        backend = self.config.backend
+        x, z = self.in_proj(x).chunk(2, dim=-1)
+        weight, bias = self.conv1d.weight.squeeze(1), self.conv1d.bias
+        x, conv_state = causal_conv1d_step(
+            x, weight, bias, state.conv.to(x.dtype), activation="silu", backend=backend
+        )
+        dt, B, C = self._selection(x)
+        A, D, dt_bias = self._ssm_parameters()
+        y, ssm_state = selective_scan_step(x, dt, A, B, C, D, z, dt_bias, state.ssm, backend=backend)
+        return self.out_proj(y), BlockState(conv_state, ssm_state)
+
+    def _selection(
+        self, x: Float[Tensor, "*batch d_inner"]
+    ) -> tuple[
+        Float[Tensor, "*batch d_inner"], Float[Tensor, "*batch d_state"], Float[Tensor, "*batch d_state"]
+    ]:
+        """What the input selects: dt (before bias and softplus, which the scan adds in float32), B and C."""
+        rank, d_state = self.config.rank, self.config.d_state
+        dt, B, C = self.x_proj(x).split([rank, d_state, d_state], dim=-1)
+        return F.linear(dt, self.dt_proj.weight), B, C
+
+    def _ssm_parameters(
+        self,
+    ) -> tuple[Float[Tensor, "d_inner d_state"], Float[Tensor, " d_inner"], Float[Tensor, " d_inner"]]:
+        """A, D and the bias of dt, never in half precision."""
+        A = -torch.exp(at_least_float32(self.A_log))
+        return A, at_least_float32(self.D), at_least_float32(self.dt_proj.bias)

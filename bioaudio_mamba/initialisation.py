@@ -1,0 +1,56 @@
+"""How each weight starts, as in the paper (arXiv 2312.00752, section 3.6 and appendix E) and mamba_ssm.
+
+Every function fills a tensor in place, outside autograd, from an explicit generator (of the tensor's device)
+or, without one, from torch's global generator.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Generator = torch.Generator | None
+
+
+def linear_(weight: Float[Tensor, "d_out *d_in"], generator: Generator = None, *, scale: float = 1.0) -> None:
+    """torch's own start of linear layers and convolutions, Uniform(-1/sqrt(fan_in), 1/sqrt(fan_in)), times `scale`.
+
+    A block's out_proj takes scale = 1/sqrt(n_layer): the residual stream sums n_layer of them, and so starts
+    with the same variance at any depth (Radford et al. 2019, section 2.3).
+    """
+    fan_in = math.prod(weight.shape[1:])
+    uniform_(weight, scale * fan_in**-0.5, generator)
+
+
+def uniform_(tensor: Float[Tensor, "..."], bound: float, generator: Generator = None) -> None:
+    """Uniform(-bound, bound)."""
+    nn.init.uniform_(tensor, -bound, bound, generator=generator)
+
+
+def embedding_(weight: Float[Tensor, "vocab d_model"], generator: Generator = None) -> None:
+    """Normal with a standard deviation of 0.02."""
+    nn.init.normal_(weight, std=0.02, generator=generator)
+
+
+@torch.no_grad()
+def A_log_(A_log: Float[Tensor, "d_inner d_state"]) -> None:
+    """log(1 .. d_state) in every channel, so that A = -exp(A_log) = -(1 .. d_state): S4D-Real (arXiv 2206.11893)."""
+    A_log.copy_(torch.arange(1, A_log.shape[1] + 1, dtype=torch.float32, device=A_log.device).log())
+
+
+@torch.no_grad()
+def dt_bias_(
+    bias: Float[Tensor, " d_inner"],
+    generator: Generator = None,
+    *,
+    dt_min: float = 1e-3,
+    dt_max: float = 1e-1,
+    floor: float = 1e-4,
+) -> None:
+    """Such that softplus(bias) = dt, with dt drawn from LogUniform(dt_min, dt_max) and never below `floor`."""
+    nn.init.uniform_(bias, math.log(dt_min), math.log(dt_max), generator=generator)
+    dt = bias.exp().clamp_(min=floor)
+    bias.copy_(dt + torch.log(-torch.expm1(-dt)))

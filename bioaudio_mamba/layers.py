@@ -1,0 +1,37 @@
+"""torch's layers without their draw at construction: whoever owns one fills it (see `initialisation`).
+
+So a model built with a generator neither reads nor advances torch's global random state.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Linear(nn.Linear):
+    """nn.Linear with unfilled weights."""
+
+    def reset_parameters(self) -> None:
+        """Left to the owner."""
+
+
+class Embedding(nn.Embedding):
+    """nn.Embedding with unfilled weights."""
+
+    def reset_parameters(self) -> None:
+        """Left to the owner."""
+
+
+class DepthwiseConv(nn.Module):
+    """The weights of nn.Conv1d(channels, channels, width, groups=channels), under the same names, unfilled."""
+
+    weight: Tensor
+    """(channels, 1, width)"""
+    bias: Tensor
+    """(channels,)"""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(channels, 1, width))
+        self.bias = nn.Parameter(torch.empty(channels))

@@ -1,0 +1,82 @@
+"""The causal language model: a Mamba backbone and a linear head over the vocabulary."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Integer
+from torch import Tensor, nn
+
+from bioaudio_mamba import initialisation
+from bioaudio_mamba.backbone import Mamba, ModelState
+from bioaudio_mamba.config import MambaConfig
+from bioaudio_mamba.layers import Linear
+
+
+class CausalLM(nn.Module):
+    """Predicts each next token from all before it.
+
+    Args:
+        config: the sizes.
+        generator: draws the weights; None uses torch's global generator.
+    """
+
+    def __init__(self, config: MambaConfig, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = Mamba(config, generator)
+        self.lm_head = Linear(config.d_model, config.vocab_size, bias=False)
+        if config.tie_embeddings:
+            self.tie_weights()
+        else:
+            initialisation.linear_(self.lm_head.weight, generator)
+
+    def tie_weights(self) -> None:
+        """Make the head share the embedding's weights; needed again after what parts them, as `to_empty` does."""
+        self.lm_head.weight = self.backbone.embeddings.weight
+
+    def initial_state(self, batch_size: int, device: torch.device | str | None = None) -> ModelState:
+        """The state before the first token, all zeros, on `device` (None: where the weights are)."""
+        return self.backbone.initial_state(batch_size, device)
+
+    def forward(
+        self, tokens: Integer[Tensor, "batch length"], state: ModelState | None = None
+    ) -> tuple[Float[Tensor, "batch length vocab"], ModelState]:
+        """Logits of the token after each position, and the state after the last; see `Mamba.forward`."""
+        hidden, state = self.backbone(tokens, state)
+        return self.lm_head(hidden), state
+
+    def step(
+        self, tokens: Integer[Tensor, " batch"], state: ModelState
+    ) -> tuple[Float[Tensor, "batch vocab"], ModelState]:
+        """Logits of the token after `tokens`, one of each sequence, and the state after them."""
+        hidden, state = self.backbone.step(tokens, state)
+        return self.lm_head(hidden), state
+
+    @torch.no_grad()
+    def prefill(
+        self,
+        tokens: Integer[Tensor, "batch length"],
+        state: ModelState | None = None,
+        chunk_length: int = 65536,
+    ) -> tuple[Float[Tensor, "batch vocab"], ModelState]:
+        """Read a prompt of any length in the memory of `chunk_length` tokens, without gradients.
+
+        Args:
+            tokens: the prompt, at least one token; it may live on the CPU while the model is on a GPU.
+            state: what came before; None is the start of a sequence.
+            chunk_length: tokens read at once; the result does not depend on it beyond rounding.
+
+        Returns:
+            logits of the token after the prompt, and the state after it.
+
+        Raises:
+            ValueError: the prompt is empty, or `chunk_length` is not positive.
+        """
+        if tokens.shape[1] == 0:
+            raise ValueError("an empty prompt predicts nothing: give at least one token")
+        if chunk_length < 1:
+            raise ValueError(f"chunk_length must be positive, got {chunk_length}")
+        device = self.lm_head.weight.device
+        for chunk in tokens.split(chunk_length, dim=1):
+            hidden, state = self.backbone(chunk.to(device), state)
+        return self.lm_head(hidden[:, -1]), state
