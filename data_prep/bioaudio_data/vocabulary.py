@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 SOFT_MASK_BIT = 0x80
-"""Set in a byte of a genome store whose base is soft-masked (lower case in FASTA); never part of a token id."""
+"""Set in a byte of a genome store whose base is soft-masked (lower case in FASTA); no token id has it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class Vocabulary:
     )
     """Text of each token; a token's id is its place here."""
     padded_size: int = 16
-    """Rows of a model's embedding: `size` rounded up to a multiple of 8. Ids from `size` on are never produced."""
+    """Rows of a model's embedding: `size` rounded up to a multiple of 8; ids from `size` on mean nothing."""
 
     @property
     def size(self) -> int:
@@ -39,13 +39,9 @@ class Vocabulary:
         return len(self.tokens)
 
     def encode(self, sequence: str | bytes) -> np.ndarray:
-        """Token ids, uint8 (length,), of a sequence; case is ignored, any letter but A, C, G, T, N becomes UNK."""
+        """Token ids, uint8 (length,), of a sequence; either case, other letters become UNK."""
         letters = sequence.encode("ascii", "replace") if isinstance(sequence, str) else sequence
-        return (
-            np.frombuffer(letters, np.uint8)
-            if not letters
-            else self._from_letter[np.frombuffer(letters, np.uint8)]
-        )
+        return self._from_letter[np.frombuffer(letters, np.uint8)]
 
     def decode(self, ids: np.ndarray) -> str:
         """Text of token ids (length,); special tokens read as `[PAD]`, `[UNK]`, ...
@@ -62,12 +58,11 @@ class Vocabulary:
 
     @cached_property
     def complement(self) -> np.ndarray:
-        """Lookup table, uint8 (256,): A <-> T and C <-> G, with or without `SOFT_MASK_BIT`; every other byte itself."""
+        """Lookup table, uint8 (256,): A <-> T and C <-> G, soft-masked or not; every other byte is itself."""
         table = np.arange(256, dtype=np.uint8)
-        for mask in (0, SOFT_MASK_BIT):
-            table[[mask | self.A, mask | self.C, mask | self.G, mask | self.T]] = (
-                *(mask | self.T, mask | self.G, mask | self.C, mask | self.A),
-            )
+        for base, partner in ((self.A, self.T), (self.C, self.G)):
+            for mask in (0, SOFT_MASK_BIT):
+                table[mask | base], table[mask | partner] = mask | partner, mask | base
         table.flags.writeable = False
         return table
 
