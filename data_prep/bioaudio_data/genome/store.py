@@ -53,15 +53,15 @@ class GenomeStore:
         Raises:
             ValueError: if there is no such contig, or the window is not within it.
         """
-        return self._window(contig, start, end) & TOKEN_BITS
+        return self.packed(contig, start, end) & TOKEN_BITS
 
     def soft_mask(self, contig: str, start: int, end: int) -> np.ndarray:
         """Whether each base of `[start, end)` is soft-masked (a repeat): bool (end - start,)."""
-        return self._window(contig, start, end) >= SOFT_MASK_BIT
+        return self.packed(contig, start, end) >= SOFT_MASK_BIT
 
     def read(self, contig: str, start: int, end: int) -> tuple[np.ndarray, np.ndarray]:
         """`tokens` and `soft_mask` of one window, from a single look at the file."""
-        window = self._window(contig, start, end)
+        window = self.packed(contig, start, end)
         return window & TOKEN_BITS, window >= SOFT_MASK_BIT
 
     def verify(self, *, progress: bool = False) -> None:
@@ -83,7 +83,12 @@ class GenomeStore:
                 f"{self.index.sha256}; make the store again with `bioaudio prepare-genome --overwrite`"
             )
 
-    def _window(self, contig: str, start: int, end: int) -> np.ndarray:
+    def packed(self, contig: str, start: int, end: int) -> np.ndarray:
+        """Bytes of `[start, end)` as on disk, token id with `SOFT_MASK_BIT` above it: uint8, a read-only view.
+
+        Raises:
+            ValueError: if there is no such contig, or the window is not within it.
+        """
         length = self.contigs.get(contig)
         if length is None:
             known = ", ".join(list(self.contigs)[:5]) + (", ..." if len(self.contigs) > 5 else "")
