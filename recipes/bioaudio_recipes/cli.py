@@ -1,8 +1,8 @@
 """The `bioaudio` command: one table of commands, each a plain function whose signature is its command line.
 
-A command is imported only when it is called, so that `bioaudio --help` answers at once. Its flags, their types and
-their help come from the function's annotations and docstring; `--config FILE` reads the same keys from YAML, and
-`--config NAME` (say `pretrain/great_apes_chr22`) from a recipe that ships with the package.
+A command is imported only when it is called, so that `bioaudio --help` answers at once. Its flags, their types
+and their help come from the function's annotations and docstring; `--config FILE` reads the same keys from YAML,
+and `--config NAME` (say `pretrain/great_apes_chr22`) from a recipe that ships with the package.
 """
 
 from __future__ import annotations
@@ -20,16 +20,26 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("demo:demo", "Run the whole story on the real DNA that ships with the package."),
     "doctor": ("doctor:doctor", "Say what this machine offers, and why a backend is missing."),
-    "download": ("download:download", "Fetch a published genome or interval file: resumable, checksummed, atomic."),
+    "download": (
+        "download:download",
+        "Fetch a published genome or interval file: resumable, checksummed, atomic.",
+    ),
     "prepare-genome": ("prepare_genome:prepare_genome", "Convert FASTA or 2bit files to a genome store."),
     "verify": ("verify:verify", "Check every byte of a store against its hash."),
-    "plan": ("plan:plan", "Print windows, tokens and steps for each length of a pretraining, without running it."),
+    "plan": (
+        "plan:plan",
+        "Print windows, tokens and steps for each length of a pretraining, without running it.",
+    ),
     "pretrain": ("pretrain:pretrain", "Pretrain a language model, with sequence-length warm-up."),
     "finetune": ("finetune:finetune", "Fine-tune a classifier of species, or of your own classes."),
-    "evaluate": ("evaluate:evaluate", "Perplexity by context length, beside counting models of the same bases."),
+    "evaluate": (
+        "evaluate:evaluate",
+        "Perplexity by context length, beside counting models of the same bases.",
+    ),
     "report": ("report:report", "Write one self-contained HTML page about a run."),
     "bench": ("bench:bench", "Time our operations against their peers in one run."),
 }
+BOOLEANS = ("true", "false")
 USAGE_ERROR = 2
 RECIPES = Path(__file__).parent / "configs"
 
@@ -53,7 +63,14 @@ def overview() -> str:
     width = max(map(len, COMMANDS))
     rows = [f"  {name:<{width}}  {summary}" for name, (_, summary) in COMMANDS.items()]
     return "\n".join(
-        ["usage: bioaudio COMMAND [ARGUMENTS]", "", "commands:", *rows, "", "`bioaudio COMMAND --help` lists its flags."]
+        [
+            "usage: bioaudio COMMAND [ARGUMENTS]",
+            "",
+            "commands:",
+            *rows,
+            "",
+            "`bioaudio COMMAND --help` lists its flags.",
+        ]
     )
 
 
@@ -99,6 +116,22 @@ def with_recipe_paths(arguments: Sequence[str]) -> list[str]:
     return result
 
 
+def with_plain_flags(arguments: Sequence[str], parser: ArgumentParser) -> list[str]:
+    """The arguments as the parser knows them: `--soft_mask` for `--soft-mask`, `--x=true` for a lone `--x`."""
+    known = {option: action for action in parser._actions for option in action.option_strings}
+    result = []
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        flag, equals, value = argument.partition("=")
+        option = "--" + flag[2:].replace("-", "_")
+        if not flag.startswith("--") or option not in known:
+            result.append(argument)
+        elif getattr(known[option], "_typehint", None) is bool and not equals and following not in BOOLEANS:
+            result.append(f"{option}=true")
+        else:
+            result.append(option + equals + value)
+    return result
+
+
 def run(command: str, arguments: Sequence[str]) -> str | None:
     """Parse the arguments of one command and call it.
 
@@ -106,7 +139,8 @@ def run(command: str, arguments: Sequence[str]) -> str | None:
         SystemExit: with code 2 on bad arguments.
     """
     parser = parser_for(command)
-    values = vars(parser.instantiate_classes(parser.parse_args(with_recipe_paths(arguments))))
+    spelled = with_plain_flags(with_recipe_paths(arguments), parser)
+    values = vars(parser.instantiate_classes(parser.parse_args(spelled)))
     values.pop("config", None)
     return load(command)(**values)
 
