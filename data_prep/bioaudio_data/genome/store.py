@@ -84,7 +84,7 @@ class GenomeStore:
             )
 
     def packed(self, contig: str, start: int, end: int) -> np.ndarray:
-        """Bytes of `[start, end)` as on disk, token id with `SOFT_MASK_BIT` above it: uint8, a read-only view.
+        """Bytes of `[start, end)` as stored, token id | `SOFT_MASK_BIT` in repeats: uint8, a read-only view.
 
         Raises:
             ValueError: if there is no such contig, or the window is not within it.
