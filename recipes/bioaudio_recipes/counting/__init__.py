@@ -1,7 +1,7 @@
-"""Counting models of DNA: how well the next base is predicted by counting what followed the same few bases before.
+"""Counting models of DNA: the next base predicted by counting what followed the same few bases before.
 
-They are the honest bar for a neural model on small data: trained on the same bases, both strands, tuned on the
-validation split and scored on the same test bases.
+They are the honest bar for a neural model on small data: counted on the same training bases, both strands,
+tuned on the validation split and scored on the same test bases.
 """
 
 from bioaudio_recipes.counting.baselines import (

@@ -1,4 +1,4 @@
-"""The counting baselines of an evaluation: counted on the training bases, tuned on validation, scored on test."""
+"""The counting baselines of an evaluation: counted on training bases, tuned on validation, scored on test."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class CountingBaselines:
         queries = _sorted_keys([context_keys(piece, longest) for piece in valid])
         if not len(queries):
             raise ValueError(
-                "the validation split has no A, C, G or T, and counting baselines are tuned on it"
+                "counting baselines are tuned on the validation split, which has no A, C, G or T"
             )
         self._fits: dict[Baseline, PseudoCount | BucketWeights] = {}
         for _ in self._probabilities(queries, fitting=True):

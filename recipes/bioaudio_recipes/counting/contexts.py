@@ -1,11 +1,11 @@
-"""A base and the bases before it as one integer, so that sorting puts equal contexts of every order side by side.
+"""A base and the bases before it as one integer, made so that sorting puts equal contexts side by side.
 
-A key holds the context three bits a base, most recent base first, and the base that follows in its last two bits:
+A key holds the context, three bits a base, most recent base first, and in its last two bits the base itself:
 
     | x[i-1] | x[i-2] | ... | x[i-order] | x[i] |
 
-so the contexts of order k < `order` are the keys' prefixes: one sorted array serves every order. A context base is
-1..4; 0 means that there is none (the sequence began there, or an N broke it), and so is everything before it.
+so the contexts of fewer bases are the keys' prefixes: one sorted array serves every order. A context base is
+1..4; 0 means that there is none (the sequence began there, or an N broke it), and so is all before it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SYMBOL[DNA.encode("ACGT")] = np.arange(4, dtype=np.uint8)
 
 
 def symbols_of(tokens: np.ndarray) -> np.ndarray:
-    """Token ids (uint8) to symbols: A C G T are 0 1 2 3, so the complement of x is 3 - x; all else is `BREAK`."""
+    """Token ids (uint8) to symbols: A C G T are 0 1 2 3 (the complement of x is 3 - x), the rest `BREAK`."""
     return _SYMBOL[tokens]
 
 

@@ -1,12 +1,13 @@
 """From counts to probabilities: two ways to lean on shorter contexts where a long one was seen too rarely.
 
-Both refine the probability p_{k-1} that contexts of k - 1 bases give, order by order from p_{-1} = 1/4, and learn
-their few parameters on the validation split, one order at a time:
+Both refine the probability p_{k-1} that contexts of k - 1 bases give, order by order from p_{-1} = 1/4, and
+learn their few parameters on the validation split, order after order. With n_k the times that a context of k
+bases was met and c_k the times that this base followed:
 
-- back-off:     p_k = (c_k + alpha_k p_{k-1}) / (n_k + alpha_k), one pseudo-count alpha_k an order (a Dirichlet prior;
+- back-off:     p_k = (c_k + alpha_k p_{k-1}) / (n_k + alpha_k), one pseudo-count an order (a Dirichlet prior;
                 MacKay and Peto 1995). A context never met backs off to the next shorter one.
-- interpolated: p_k = (1 - w) c_k / n_k + w p_{k-1}, where the weight w depends on the order, on how often the context
-                was met and on how many different bases followed it (Jelinek and Mercer 1980).
+- interpolated: p_k = (1 - w) c_k / n_k + w p_{k-1}, where the weight w depends on k, on n_k and on how many
+                different bases followed the context (Jelinek and Mercer 1980).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from bioaudio_recipes.counting.table import Evidence
 
 LOG2_ALPHA_RANGE = (-4.0, 20.0)
 BUCKETS = 4 * 64
-"""Buckets of interpolation: (half octaves of how often the context was met) x (distinct bases that followed)."""
+"""Buckets of interpolation: half octaves of how often the context was met x distinct bases that followed."""
 FEWEST_IN_BUCKET = 200
 """A bucket with fewer validation bases is not fitted: it keeps the shorter context's probability."""
 BISECTIONS = 20
@@ -46,7 +47,7 @@ class PseudoCount(NamedTuple):
             method="bounded",
             options={"xatol": 0.1},
         )
-        return cls(float(2.0**result.x))
+        return cls(float(2.0 ** result["x"]))
 
     def probability(self, evidence: Evidence, shorter: np.ndarray) -> np.ndarray:
         """Probabilities (queries,) of queried bases, refined from those by the next shorter contexts."""
@@ -62,8 +63,8 @@ class BucketWeights(NamedTuple):
     def fit(cls, evidence: Evidence, shorter: np.ndarray) -> BucketWeights:
         """The weights with the least cross-entropy on the validation bases.
 
-        The log-likelihood is concave in each weight, so its slope is bisected, all buckets at once. No weight falls
-        below one in the bucket's bases: a base that validation never surprised may still surprise the test.
+        The log-likelihood is concave in each weight, so its slope is bisected, all buckets at once. No weight
+        falls below one in the bucket's bases: what never surprised in validation may still do so in the test.
 
         Args:
             evidence: of the validation bases.

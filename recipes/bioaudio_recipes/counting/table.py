@@ -23,19 +23,19 @@ class Evidence(NamedTuple):
     seen: np.ndarray
     """(queries,) uint32: how often this very base followed this context."""
     total: np.ndarray
-    """(queries,) uint32: how often any base followed this context; 0 for a context never met or cut by an N."""
+    """(queries,) uint32: how often any base followed it; 0 for a context never met, or cut short by an N."""
     distinct: np.ndarray
     """(queries,) uint8: how many of the four bases followed it."""
 
 
 class ContextTable:
-    """Every training base with its context, both strands, sorted: 16 bytes a base of the training sequences."""
+    """Every training base with its context, both strands, sorted: 16 bytes a base of the sequences."""
 
     def __init__(self, sequences: Sequence[np.ndarray], order: int) -> None:
         """Count both strands of the sequences.
 
         Args:
-            sequences: symbols (see `symbols_of`), one array a piece of genome; no context crosses two of them.
+            sequences: symbols (see `symbols_of`), one array a piece of genome; no context spans two.
             order: longest context, in bases.
 
         Raises:
