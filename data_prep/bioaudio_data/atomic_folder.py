@@ -21,9 +21,9 @@ _RENAME_EXCHANGE = 2
 def atomic_folder(out: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield an empty sibling of `out` to write into; on a clean exit it is synced and renamed to `out`.
 
-    On an exception it is removed. A killed process leaves a hidden `.NAME.partial-...` folder, which the next call
-    for the same `out` removes (a lock tells it from one that is still being written). With `replace`, an existing
-    `out` is exchanged for the new folder in one step, where the system can (Linux).
+    On an exception it is removed. A killed process leaves a hidden `.NAME.partial-...` folder, which the next
+    call for the same `out` removes (a lock tells it from one that is still being written). With `replace`, an
+    existing `out` is exchanged for the new folder in one step, where the system can (Linux).
 
     Raises:
         FileExistsError: if `out` exists and is not an empty folder, without `replace`; or appeared meanwhile.
@@ -48,9 +48,10 @@ def atomic_folder(out: Path, *, replace: bool = False) -> Iterator[Path]:
             if error.errno not in _DISK_FULL:
                 raise
             written = sum(file.stat().st_size for file in partial.iterdir())
+            free = shutil.disk_usage(out.parent).free
             raise OSError(
-                f"the disk of {out.parent} is full: {out.name} needs more than the {written:,} bytes written "
-                f"so far, {shutil.disk_usage(out.parent).free:,} are free; free some space or choose another folder"
+                f"the disk of {out.parent} is full: {out.name} needs more than the {written:,} bytes written, "
+                f"{free:,} are left; free some space or choose another folder"
             ) from error
 
 

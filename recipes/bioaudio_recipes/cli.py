@@ -1,8 +1,8 @@
 """The `bioaudio` command: one table of commands, each a plain function whose signature is its command line.
 
-A command is imported only when it is called, so that `bioaudio --help` answers at once. Its flags, their types
-and their help come from the function's annotations and docstring; `--config FILE` reads the same keys from YAML,
-and `--config NAME` (say `pretrain/great_apes_chr22`) from a recipe that ships with the package.
+A command is imported only when it is called, so that `bioaudio --help` answers at once. Its flags, their
+types and their help come from the function's annotations and docstring; `--config FILE` reads the same keys
+from YAML, and `--config NAME` (say `pretrain/great_apes_chr22`) from a recipe that ships with the package.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def with_recipe_paths(arguments: Sequence[str]) -> list[str]:
 
 
 def with_plain_flags(arguments: Sequence[str], parser: ArgumentParser) -> list[str]:
-    """The arguments as the parser knows them: `--soft_mask` for `--soft-mask`, `--x=true` for a lone `--x`."""
+    """The arguments as the parser knows them: `--a_b` for `--a-b`, `--flag=true` for a lone `--flag`."""
     known = {option: action for action in parser._actions for option in action.option_strings}
     result = []
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):

@@ -32,8 +32,9 @@ def convert_genome(
 ) -> GenomeStore:
     """Write the contigs of FASTA (plain, gzip, bgzip) and .2bit files into one store, in the order given.
 
-    The store appears at `out` only when it is complete and on disk; with `overwrite` it replaces an older store
-    in one step. `ambiguous="n"` stores IUPAC's ambiguity letters as N, `soft_mask="drop"` every base unmasked.
+    The store appears at `out` only when it is complete and on disk; with `overwrite` it replaces an older
+    store in one step. `ambiguous="n"` stores IUPAC's ambiguity letters as N, `soft_mask="drop"` stores every
+    base unmasked.
 
     Raises:
         FileNotFoundError: if a source is missing.

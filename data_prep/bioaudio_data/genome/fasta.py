@@ -20,8 +20,8 @@ LONGEST_HEADER = 1 << 16
 def read_fasta(file: IO[bytes], path: Path, *, ambiguous: Ambiguous = "error") -> BaseStream:
     """Yield the contigs of an open FASTA file; `path` is for messages.
 
-    A contig's name is its header up to the first blank. Lines end in LF or CRLF and have any width; blank lines
-    are skipped. Lower case is soft mask. With `ambiguous="n"`, IUPAC's ambiguity letters are yielded as UNK.
+    A contig's name is its header up to the first blank. Lines end in LF or CRLF and have any width; blank
+    lines are skipped. Lower case is soft mask. With `ambiguous="n"`, ambiguity letters are yielded as UNK.
 
     Raises:
         ValueError: naming file and line, at anything that is not FASTA of DNA.

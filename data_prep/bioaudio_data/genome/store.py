@@ -19,8 +19,9 @@ VERIFY_BYTES = 1 << 22
 class GenomeStore:
     """A genome on disk as one byte a base, memory-mapped read-only.
 
-    There is no file position and no cache, so any number of threads and forked workers can read one store at once.
-    Pickling keeps only the path: a spawned worker maps the file for itself. Coordinates are 0-based, half-open.
+    There is no file position and no cache, so any number of threads and forked workers can read one store at
+    once. Pickling keeps only the path: a spawned worker maps the file for itself. Coordinates are 0-based,
+    half-open.
     """
 
     def __init__(self, path: Path, index: GenomeIndex) -> None:

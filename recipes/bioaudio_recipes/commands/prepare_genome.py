@@ -26,10 +26,9 @@ def prepare_genome(
     """
     store = convert_genome(sources, out, ambiguous=ambiguous, soft_mask=soft_mask, overwrite=overwrite)
     counts, size = store.index.composition, store.index.size
-    lines = [
-        f"{store.path}: {len(store.contigs):,} contigs, {size:,} bases, {(counts['C'] + counts['G']) / size:.1%} GC, "
-        f"{counts['soft_masked'] / size:.1%} soft-masked, {counts['N']:,} N"
-    ]
-    if counts["ambiguous"]:
-        lines.append(f"{counts['ambiguous']:,} of the N were ambiguity letters")
-    return "\n".join(lines)
+    gc = (counts["C"] + counts["G"]) / max(1, size - counts["N"])
+    return (
+        f"{store.path}: {size:,} bases in {len(store.contigs):,} contig(s), GC {gc:.1%}, "
+        f"soft-masked {counts['soft_masked'] / size:.1%}, N {counts['N']:,}"
+        + (f" ({counts['ambiguous']:,} were ambiguity letters)" if counts["ambiguous"] else "")
+    )
