@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TypeAlias, cast
 
 import torch
@@ -32,15 +32,15 @@ class ResidualLayer(nn.Module):
         self, x: Float[Tensor, "batch length d_model"], state: BlockState | None = None
     ) -> tuple[Float[Tensor, "batch length d_model"], BlockState]:
         """Map a sequence that follows on from `state`, and return the state after it."""
-        y, state = self.mixer(self.norm(x), state)
-        return x + y, state
+        y, new_state = self.mixer(self.norm(x), state)
+        return x + y, new_state
 
     def step(
         self, x: Float[Tensor, "batch d_model"], state: BlockState
     ) -> tuple[Float[Tensor, "batch d_model"], BlockState]:
         """`forward` over a single time step."""
-        y, state = self.mixer.step(self.norm(x), state)
-        return x + y, state
+        y, new_state = self.mixer.step(self.norm(x), state)
+        return x + y, new_state
 
 
 class Mamba(nn.Module):
@@ -80,7 +80,8 @@ class Mamba(nn.Module):
         """
         x = self._embed(tokens)
         new_state = []
-        for layer, layer_state in zip(self._residual_layers(), self._per_layer(state), strict=True):
+        states = [None] * self.config.n_layer if state is None else self._checked(state)
+        for layer, layer_state in zip(self._residual_layers(), states, strict=True):
             x, layer_state = layer(x, layer_state)
             new_state.append(layer_state)
         return self.norm_f(x), tuple(new_state)
@@ -91,7 +92,7 @@ class Mamba(nn.Module):
         """`forward` over a single token of each sequence."""
         x = self._embed(tokens)
         new_state = []
-        for layer, layer_state in zip(self._residual_layers(), self._per_layer(state), strict=True):
+        for layer, layer_state in zip(self._residual_layers(), self._checked(state), strict=True):
             x, layer_state = layer.step(x, layer_state)
             new_state.append(layer_state)
         return self.norm_f(x), tuple(new_state)
@@ -106,9 +107,7 @@ class Mamba(nn.Module):
     def _residual_layers(self) -> Iterator[ResidualLayer]:
         return cast("Iterator[ResidualLayer]", iter(self.layers))
 
-    def _per_layer(self, state: ModelState | None) -> Sequence[BlockState | None]:
-        if state is None:
-            return (None,) * self.config.n_layer
+    def _checked(self, state: ModelState) -> ModelState:
         if len(state) != self.config.n_layer:
             raise ValueError(f"state of {len(state)} layers given to a model of {self.config.n_layer}")
         return state
@@ -116,8 +115,11 @@ class Mamba(nn.Module):
 
 def check_tokens(tokens: Integer[Tensor, "*batch"], vocab_size: int) -> None:
     """Raise ValueError unless every token lies in [0, vocab_size)."""
-    if tokens.numel() and not (0 <= int(tokens.min()) and int(tokens.max()) < vocab_size):
+    if tokens.numel() == 0:
+        return
+    smallest, largest = int(tokens.min()), int(tokens.max())
+    if smallest < 0 or largest >= vocab_size:
         raise ValueError(
-            f"tokens lie in [{int(tokens.min())}, {int(tokens.max())}], but the model's vocabulary has ids"
+            f"tokens lie in [{smallest}, {largest}], but the model's vocabulary has ids"
             f" 0 to {vocab_size - 1}: were they encoded with another vocabulary?"
         )

@@ -21,8 +21,8 @@ class SequenceClassifier(nn.Module):
     Args:
         backbone: pretrained or fresh; shared with the caller, not copied.
         n_classes: number of classes, at least 2.
-        pooling: the vector that stands for a sequence: the "last" token's (which has seen all others; the Mamba
-            paper's choice), or the "mean" over its tokens.
+        pooling: the vector that stands for a sequence: the "last" token's, which has seen all others (the
+            Mamba paper's choice), or the "mean" over its tokens.
         generator: draws the head's weights; None uses torch's global generator.
 
     Raises:
@@ -90,7 +90,6 @@ def mean_over_tokens(
 
 
 def _check_lengths(lengths: Integer[Tensor, " batch"], length: int) -> None:
-    if lengths.numel() and not (1 <= int(lengths.min()) and int(lengths.max()) <= length):
-        raise ValueError(
-            f"lengths lie in [{int(lengths.min())}, {int(lengths.max())}], but the rows hold 1 to {length} tokens"
-        )
+    shortest, longest = int(lengths.min()), int(lengths.max())
+    if shortest < 1 or longest > length:
+        raise ValueError(f"lengths lie in [{shortest}, {longest}]; each must be in [1, {length}]")

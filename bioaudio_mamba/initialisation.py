@@ -15,17 +15,18 @@ from torch import Tensor, nn
 Generator = torch.Generator | None
 
 
-def linear_(weight: Float[Tensor, "d_out *d_in"], generator: Generator = None, *, scale: float = 1.0) -> None:
-    """torch's own start of linear layers and convolutions, Uniform(-1/sqrt(fan_in), 1/sqrt(fan_in)), times `scale`.
+def linear_(weight: Float[Tensor, "d_out ..."], generator: Generator = None, *, scale: float = 1.0) -> None:
+    """Uniform within scale / sqrt(fan_in): at scale 1, torch's own start of linear layers and convolutions.
 
     A block's out_proj takes scale = 1/sqrt(n_layer): the residual stream sums n_layer of them, and so starts
     with the same variance at any depth (Radford et al. 2019, section 2.3).
     """
     fan_in = math.prod(weight.shape[1:])
-    uniform_(weight, scale * fan_in**-0.5, generator)
+    bound = scale * fan_in**-0.5
+    nn.init.uniform_(weight, -bound, bound, generator=generator)
 
 
-def uniform_(tensor: Float[Tensor, "..."], bound: float, generator: Generator = None) -> None:
+def uniform_(tensor: Float[Tensor, " d_out"], bound: float, generator: Generator = None) -> None:
     """Uniform(-bound, bound)."""
     nn.init.uniform_(tensor, -bound, bound, generator=generator)
 
@@ -37,7 +38,7 @@ def embedding_(weight: Float[Tensor, "vocab d_model"], generator: Generator = No
 
 @torch.no_grad()
 def A_log_(A_log: Float[Tensor, "d_inner d_state"]) -> None:
-    """log(1 .. d_state) in every channel, so that A = -exp(A_log) = -(1 .. d_state): S4D-Real (arXiv 2206.11893)."""
+    """log(1 .. d_state), so that A = -exp(A_log) = -1 .. -d_state: S4D-Real (arXiv 2206.11893)."""
     A_log.copy_(torch.arange(1, A_log.shape[1] + 1, dtype=torch.float32, device=A_log.device).log())
 
 
@@ -50,7 +51,7 @@ def dt_bias_(
     dt_max: float = 1e-1,
     floor: float = 1e-4,
 ) -> None:
-    """Such that softplus(bias) = dt, with dt drawn from LogUniform(dt_min, dt_max) and never below `floor`."""
+    """Such that softplus(bias) is drawn from LogUniform(dt_min, dt_max), but no less than `floor`."""
     nn.init.uniform_(bias, math.log(dt_min), math.log(dt_max), generator=generator)
     dt = bias.exp().clamp_(min=floor)
     bias.copy_(dt + torch.log(-torch.expm1(-dt)))

@@ -24,7 +24,7 @@ class Embedding(nn.Embedding):
 
 
 class DepthwiseConv(nn.Module):
-    """The weights of nn.Conv1d(channels, channels, width, groups=channels), under the same names, unfilled."""
+    """The unfilled weights, and their names, of nn.Conv1d(channels, channels, width, groups=channels)."""
 
     weight: Tensor
     """(channels, 1, width)"""

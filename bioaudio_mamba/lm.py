@@ -31,7 +31,7 @@ class CausalLM(nn.Module):
             initialisation.linear_(self.lm_head.weight, generator)
 
     def tie_weights(self) -> None:
-        """Make the head share the embedding's weights; needed again after what parts them, as `to_empty` does."""
+        """Make the head share the embedding's weights; needed again after `to_empty`, which parts them."""
         self.lm_head.weight = self.backbone.embeddings.weight
 
     def initial_state(self, batch_size: int, device: torch.device | str | None = None) -> ModelState:
@@ -42,8 +42,8 @@ class CausalLM(nn.Module):
         self, tokens: Integer[Tensor, "batch length"], state: ModelState | None = None
     ) -> tuple[Float[Tensor, "batch length vocab"], ModelState]:
         """Logits of the token after each position, and the state after the last; see `Mamba.forward`."""
-        hidden, state = self.backbone(tokens, state)
-        return self.lm_head(hidden), state
+        hidden, new_state = self.backbone(tokens, state)
+        return self.lm_head(hidden), new_state
 
     def step(
         self, tokens: Integer[Tensor, " batch"], state: ModelState
@@ -77,6 +77,8 @@ class CausalLM(nn.Module):
         if chunk_length < 1:
             raise ValueError(f"chunk_length must be positive, got {chunk_length}")
         device = self.lm_head.weight.device
-        for chunk in tokens.split(chunk_length, dim=1):
-            hidden, state = self.backbone(chunk.to(device), state)
-        return self.lm_head(hidden[:, -1]), state
+        *chunks, last = tokens.split(chunk_length, dim=1)
+        for chunk in chunks:
+            _, state = self.backbone(chunk.to(device), state)
+        hidden, new_state = self.backbone(last.to(device), state)
+        return self.lm_head(hidden[:, -1]), new_state

@@ -1,4 +1,4 @@
-"""Pretrained weights in and out: a folder with config.json and model.safetensors, as transformers' "mamba"."""
+"""Pretrained weights in and out: folders with config.json and model.safetensors, as transformers has them."""
 
 from bioaudio_mamba.pretrained.folder import load_pretrained, save_pretrained
 

@@ -27,14 +27,14 @@ _EXTRA = "bioaudio"
 def save_pretrained(model: CausalLM, directory: str | Path, extra: dict[str, Any] | None = None) -> None:
     """Write config.json and model.safetensors, as transformers' MambaForCausalLM.from_pretrained reads them.
 
-    Both files are written whole beside their places before either takes its place, config.json last: a run that
-    is killed on the way leaves what was there before. Other files of the folder are left alone.
+    Both files are written whole beside their places before either takes its place, config.json last: a run
+    that is killed on the way leaves what was there before. Other files of the folder are left alone.
 
     Args:
         model: the model to save; its weights keep their dtype.
         directory: created if missing.
-        extra: kept in config.json under "bioaudio" and given back by `load_pretrained`: what the weights need to
-            be used, such as the vocabulary. JSON values only.
+        extra: kept in config.json under "bioaudio" and given back by `load_pretrained`: what the weights
+            need to be used, such as the vocabulary. JSON values only.
 
     Raises:
         ValueError: `extra` would not come back from JSON as it is.
@@ -65,7 +65,7 @@ def load_pretrained(
 
     Raises:
         FileNotFoundError: the folder or a file is missing.
-        ValueError: a file is damaged, or describes a model that `CausalLM` is not; names the file and the key.
+        ValueError: a file is damaged or does not describe a `CausalLM`; the file and the key are named.
     """
     directory = Path(directory)
     if not directory.is_dir():

@@ -1,6 +1,6 @@
 """config.json in the two layouts that Mamba checkpoints come in, and the `MambaConfig` that each describes.
 
-transformers' "mamba" layout is read and written; mamba_ssm's own ({"d_model", "n_layer", "ssm_cfg", ...}) is read.
+That of transformers ("model_type": "mamba") is read and written; that of mamba_ssm is read.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def to_transformers(config: MambaConfig) -> dict[str, Any]:
         "intermediate_size": config.d_inner,
         **_TRANSFORMERS_FIXED,
         "residual_in_fp32": True,
-        "rescale_prenorm_residual": True,
+        # Our out_proj does start rescaled. But told so, transformers 5.23 rescales again after loading.
+        "rescale_prenorm_residual": False,
         "initializer_range": 0.02,
         # The vocabulary's business, not the model's; transformers would take 0 for all three.
         "bos_token_id": None,
@@ -67,8 +68,8 @@ def read_layout(content: dict[str, Any], backend: Backend = "auto") -> MambaConf
     if "model_type" not in content and {"d_model", "n_layer"} <= content.keys():
         return _from_mamba_ssm(content, backend)
     raise ValueError(
-        f"model_type is {content.get('model_type')!r}: expected 'mamba' (transformers), or no model_type beside"
-        " d_model and n_layer (mamba_ssm)"
+        f"model_type is {content.get('model_type')!r}: expected 'mamba' (as transformers writes it), or none"
+        " beside d_model and n_layer (as mamba_ssm does)"
     )
 
 
@@ -82,7 +83,7 @@ def _from_transformers(content: dict[str, Any], backend: Backend) -> MambaConfig
     config = MambaConfig(**_without_auto(given), backend=backend)
     if content.get("intermediate_size", config.d_inner) != config.d_inner:
         raise ValueError(
-            f"intermediate_size is {content['intermediate_size']}, not expand * hidden_size = {config.d_inner}"
+            f"intermediate_size is {content['intermediate_size']}, expand * hidden_size is {config.d_inner}"
         )
     return config
 

@@ -1,4 +1,4 @@
-"""The weights of a checkpoint folder: read without running code, and fitted to a model with every misfit named."""
+"""The weights of a checkpoint folder: read without running code, fitted to a model, every misfit named."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def fit_weights(model: CausalLM, weights: dict[str, Tensor], path: Path) -> None
     A tied head may be absent from the file.
 
     Raises:
-        ValueError: keys are missing or unexpected, a shape differs, or a tied head differs from the embedding.
+        ValueError: a key is missing or unexpected, a shape differs, or a tied head is not the embedding.
     """
     if model.config.tie_embeddings and _EMBEDDING in weights:
         head = weights.setdefault(_HEAD, weights[_EMBEDDING])
