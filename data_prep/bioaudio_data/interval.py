@@ -19,7 +19,7 @@ class Interval:
     An interval may reach below 0 or past its contig's end: such positions hold no base and read as N.
 
     Raises:
-        ValueError: for an empty interval, an unknown strand, or a contig name that is empty or has white space.
+        ValueError: for an empty interval, an unknown strand, or a contig name that is not one word.
     """
 
     contig: str

@@ -1,4 +1,4 @@
-"""Windows of one length over the segments of a split, by the rule of a paper. None is listed: all are computed.
+"""Windows of one length over the segments of a split, by the rule of a paper: computed, never listed.
 
 Every rule places the windows of a segment at `first, first + step, first + 2 step, ...`:
 
@@ -10,8 +10,9 @@ Every rule places the windows of a segment at `first, first + step, first + 2 st
 | `caduceus` | of any length: [start, start + 2^20), moved to fit its contig, cut into 2^20 / L pieces     |
 
 `mamba` is appendix E.3 of the Mamba paper (arXiv 2312.00752); `hyenadna` and `caduceus` do as the data sets
-published with those papers. `mamba` and `hyenadna` windows longer than their segment may stick out of the contig:
-positions outside it read as N. Windows that leave their segment can reach another split: see `leakage`.
+published with those papers. `mamba` and `hyenadna` windows longer than their segment may stick out of the
+contig: positions outside it read as N. Windows that leave their segment can reach another split (see
+`leakage`).
 """
 
 from __future__ import annotations
@@ -133,6 +134,11 @@ class Windows(Sequence[Interval]):
         within = numbers - (self._stops[segment] - self._placement.number[segment])
         return segment, self._placement.first[segment] + within * self._placement.step[segment]
 
+    def of_segment(self, position: int) -> range:
+        """The numbers of the windows of segment `position`."""
+        stop = int(self._stops[position])
+        return range(stop - int(self._placement.number[position]), stop)
+
     def spans(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """The bases that the windows of each segment cover, which no rule leaves gaps in.
 
@@ -193,14 +199,14 @@ def _fit_caduceus(
 ) -> NDArray[np.int64]:
     if CADUCEUS_SEGMENT % length:
         raise ValueError(
-            f"the caduceus rule cuts {CADUCEUS_SEGMENT} bases into equal windows, not into windows of {length}: "
+            f"the caduceus rule cannot cut {CADUCEUS_SEGMENT} bases into windows of {length}: "
             "choose powers of two up to 2^20 for --lengths, or another --rule"
         )
     if limits is None:
         return starts
     if limits.min() < CADUCEUS_SEGMENT:
         raise ValueError(
-            f"the caduceus rule needs contigs of at least {CADUCEUS_SEGMENT} bases, and the shortest of these "
-            f"segments' contigs has {limits.min()}: choose another --rule"
+            f"the caduceus rule needs contigs of at least {CADUCEUS_SEGMENT} bases, and the shortest of "
+            f"these segments' contigs has {limits.min()}: choose another --rule"
         )
     return np.minimum(starts, limits - CADUCEUS_SEGMENT)
