@@ -50,8 +50,8 @@ def atomic_folder(out: Path, *, replace: bool = False) -> Iterator[Path]:
             written = sum(file.stat().st_size for file in partial.iterdir())
             free = shutil.disk_usage(out.parent).free
             raise OSError(
-                f"the disk of {out.parent} is full: {out.name} needs more than the {written:,} bytes written, "
-                f"{free:,} are left; free some space or choose another folder"
+                f"the disk of {out.parent} is full: {out.name} needs more than the {written:,} bytes "
+                f"written, {free:,} are left; free some space or choose another folder"
             ) from error
 
 
