@@ -1,0 +1,66 @@
+"""Telling genomes apart: each class is a genome store, an example is a window of it (Mamba paper, E.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from bioaudio_data.augment import Augmentation
+from bioaudio_data.genome import GenomeStore
+from bioaudio_data.interval import Interval
+from bioaudio_data.vocabulary import DNA
+
+from bioaudio_recipes.finetune.task import Draw, Example, HeldOut
+from bioaudio_recipes.finetune.windows import ContigWeight, draw_window, pools
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenomeTask:
+    """A training example is a class, uniformly; then a contig of its training segments; then a window, uniformly."""
+
+    stores: Mapping[str, GenomeStore]
+    """Genome of each class."""
+    segments: Mapping[str, Mapping[str, Sequence[Interval]]]
+    """Segments of each class by split: `segments["train"]["human"]`."""
+    contig_weight: ContigWeight = "uniform"
+    """Whether contigs are equally likely, or in proportion to their windows."""
+    reverse_complement: float = 0.0
+    """Probability that a training window is read from the opposite strand."""
+    examples_per_epoch: None = None
+    """Windows are drawn; there is no pass over all of them."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of their labels."""
+        return tuple(self.stores)
+
+    def training(self, length: int, seed: int) -> Draw:
+        """Windows of `length` bases drawn from the train split; see `Task.training`."""
+        by_class = list(pools(self.segments["train"], length, "train").values())
+        strand = Augmentation(reverse_complement=self.reverse_complement)
+
+        def draw(epoch: int, index: int) -> Example:
+            label, window = draw_window(by_class, self.contig_weight, seed=seed, epoch=epoch, index=index)
+            tokens, label = self._read(label, window)
+            opposite, _ = strand.draw(seed, epoch, index)
+            return DNA.reverse_complement(tokens) if opposite else tokens, label
+
+        return draw
+
+    def held_out(self, split: str, length: int, per_class: int) -> HeldOut:
+        """As many windows of each class, evenly spaced over its segments of the split, from the first to the last.
+
+        Fewer than `per_class` where a class has fewer places for a window. Neighbours overlap where the segments have
+        no room for so many; `independent` counts only as many as do not have to.
+        """
+        by_class = list(pools(self.segments[split], length, split).values())
+        count = min(per_class, *map(len, by_class))
+        windows = [
+            (label, window) for label, pool in enumerate(by_class) for window in pool.evenly_spaced(count)
+        ]
+        independent = sum(min(count, pool.disjoint) for pool in by_class)
+        return HeldOut(len(windows), independent, lambda index: self._read(*windows[index]))
+
+    def _read(self, label: int, window: Interval) -> Example:
+        store = self.stores[self.classes[label]]
+        return store.tokens(window.contig, window.start, window.end), label
