@@ -47,7 +47,7 @@ def atomic_folder(out: Path, *, replace: bool = False) -> Iterator[Path]:
         except OSError as error:
             if error.errno not in _DISK_FULL:
                 raise
-            written = sum(file.stat().st_size for file in partial.iterdir())
+            written = sum(file.stat().st_size for file in partial.rglob("*"))
             free = shutil.disk_usage(out.parent).free
             raise OSError(
                 f"the disk of {out.parent} is full: {out.name} needs more than the {written:,} bytes "
@@ -108,7 +108,7 @@ def _commit(partial: Path, out: Path, replace: bool) -> None:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
         raise FileExistsError(f"{out} was made by another process meanwhile") from error
-    _sync_folder(out.parent)
+    _sync_one(out.parent)
 
 
 def _exchange(first: Path, second: Path) -> bool:
@@ -121,15 +121,13 @@ def _exchange(first: Path, second: Path) -> bool:
 
 
 def _sync(folder: Path) -> None:
-    """Flush every file of a folder, and the folder, to the disk."""
-    for path in folder.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    _sync_folder(folder)
+    """Flush a folder, and every file and folder below it, to the disk."""
+    for path in (*folder.rglob("*"), folder):
+        _sync_one(path)
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync_one(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
