@@ -110,16 +110,16 @@ class _Writer:
         self.starts[contig.name] = contig, self.size
 
     def _write(self, bases: np.ndarray) -> None:
+        ids = bases & TOKEN_BITS
+        counts = {letter: int(np.count_nonzero(ids == DNA.tokens.index(letter))) for letter in "ACGTN"}
+        ambiguous = bases.size - sum(counts.values())
+        if ambiguous:
+            bases = np.where(ids == DNA.UNK, bases & SOFT_MASK_BIT | DNA.N, bases)
+            counts["N"] += ambiguous
         if self.soft_mask == "drop":
             bases = bases & TOKEN_BITS
-        ids = bases & TOKEN_BITS
-        for letter in "ACGT":
-            self.composition[letter] += int(np.count_nonzero(ids == DNA.tokens.index(letter)))
-        ambiguous = ids == DNA.UNK
-        if ambiguous.any():
-            bases = np.where(ambiguous, bases & SOFT_MASK_BIT | DNA.N, bases)
-        self.composition["ambiguous"] += int(np.count_nonzero(ambiguous))
-        self.composition["N"] += int(np.count_nonzero(bases & TOKEN_BITS == DNA.N))
+        for name, count in (counts | {"ambiguous": ambiguous}).items():
+            self.composition[name] += count
         self.digest.update(bases.data)
         self.file.write(bases.data)
         self.size += bases.size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import IO, Literal
 
@@ -13,6 +14,8 @@ from bioaudio_data.vocabulary import DNA, SOFT_MASK_BIT
 Ambiguous = Literal["error", "n"]
 AMBIGUITY_LETTERS = "RYSWKMBDHV"
 """IUPAC's letters for sets of bases, besides N."""
+LINE_END = np.frombuffer(b"\r\n", np.uint8)
+STRAY_RETURN = re.compile(rb"\r(?!\n)")
 BLOCK_BYTES = 1 << 20
 LONGEST_HEADER = 1 << 16
 
@@ -73,11 +76,10 @@ class _Fasta:
         block = self.file.read(BLOCK_BYTES)
         if block.endswith(b"\r"):
             block += self.file.read(1)
-        if block.count(b"\r") != block.count(b"\r\n"):
-            before = block[
-                : next(i for i in range(len(block)) if block[i : i + 1] == b"\r" != block[i : i + 2][1:])
-            ]
-            raise self._error("a carriage return that ends no line (lines must end in LF or CRLF)", before)
+        if b"\r" in block and (stray := STRAY_RETURN.search(block)):
+            raise self._error(
+                "a carriage return that ends no line; lines end in LF or CRLF", block[: stray.start()]
+            )
         return block
 
     def _start(self, header: bytes) -> ContigStart:
@@ -102,25 +104,25 @@ class _Fasta:
         return bases
 
     def _bad_letter(self, text: bytes, index: int) -> ValueError:
-        raw = np.frombuffer(text, np.uint8)
+        """The error for letter `index` of the lines in `text`, or for the first if no contig has begun."""
+        letters = np.flatnonzero(~np.isin(np.frombuffer(text, np.uint8), LINE_END))
+        at = int(letters[index if self.contig else 0])
+        letter, before = chr(text[at]), text[:at]
         if self.contig is None:
-            index = 0
-        at = int(np.flatnonzero((raw != ord("\n")) & (raw != ord("\r")))[index])
-        letter = chr(text[at])
-        if self.contig is None:
-            return self._error(f"a FASTA file begins with '>', this one with {letter!r}", text[:at])
+            return self._error(f"a FASTA file begins with '>', this one with {letter!r}", before)
         place = f"{letter!r} at base {self.position + index + 1:,} of contig {self.contig.name!r}"
         if letter.upper() in AMBIGUITY_LETTERS:
             return self._error(
-                f"{place} is an ambiguity letter; to store such letters as N: --ambiguous n", text[:at]
+                f"{place} is an ambiguity letter; to store such letters as N: --ambiguous n", before
             )
         if letter.upper() == "U":
-            return self._error(f"{place} is RNA; only DNA is stored: write T for U first", text[:at])
-        return self._error(f"{place} is not a nucleotide (A, C, G, T or N)", text[:at])
+            return self._error(f"{place} is RNA, only DNA is stored; write T for U first", before)
+        return self._error(f"{place} is not a nucleotide (A, C, G, T or N)", before)
 
     def _error(self, message: str, before: bytes = b"") -> ValueError:
         """An error at the line that follows the text `before`."""
-        return ValueError(f"{self.path}:{self.line + before.count(bytes([10]))}: {message}")
+        line = self.line + before.count(b"\n")
+        return ValueError(f"{self.path}:{line}: {message}")
 
 
 def _letter_table(ambiguous: Ambiguous) -> bytes:

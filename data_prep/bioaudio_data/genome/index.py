@@ -72,7 +72,7 @@ class GenomeIndex:
         path = folder / INDEX_FILE
         if not path.is_file():
             raise FileNotFoundError(
-                f"{folder} is no genome store, it has no {INDEX_FILE}; make one with `bioaudio prepare-genome`"
+                f"{folder} is no genome store: no {INDEX_FILE} in it; make one with `bioaudio prepare-genome`"
             )
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
