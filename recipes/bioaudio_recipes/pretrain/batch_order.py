@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from bioaudio_data.windows import StagePlan
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -22,18 +22,6 @@ class BatchKey(NamedTuple):
     """(batch,) the stage's epoch in which each window is drawn."""
     indices: NDArray[np.int64]
     """(batch,) number of each window among the stage's windows."""
-
-
-@dataclass(frozen=True)
-class StageBatches:
-    """One stage, as the order needs it."""
-
-    windows: int
-    """Windows in an epoch."""
-    steps: int
-    """Optimizer steps."""
-    batch_size: int
-    """Windows in an optimizer step, over all micro-batches and ranks."""
 
 
 class BatchOrder(Sampler[BatchKey]):
@@ -52,7 +40,7 @@ class BatchOrder(Sampler[BatchKey]):
 
     def __init__(
         self,
-        stages: Sequence[StageBatches],
+        stages: Sequence[StagePlan],
         *,
         seed: int,
         accumulation: int,

@@ -60,6 +60,26 @@ class LengthWarmup:
         """Every window length, once, in the order of training."""
         return tuple(dict.fromkeys(stage.length for stage in self.stages))
 
+    def accumulation(self, tokens_per_microbatch: int, devices: int) -> int:
+        """Micro-batches of each device in an optimizer step, the same in every stage.
+
+        Raises:
+            ValueError: if micro-batches do not divide a step, or windows a micro-batch.
+        """
+        for length in self.lengths:
+            if tokens_per_microbatch % length:
+                raise ValueError(
+                    f"--trainer.tokens_per_microbatch {tokens_per_microbatch} is not a whole number of windows of "
+                    f"{length} bases; make it a multiple of every stage's length"
+                )
+        accumulation, rest = divmod(self.tokens_per_step, tokens_per_microbatch * devices)
+        if rest or not accumulation:
+            raise ValueError(
+                f"--schedule.tokens_per_step {self.tokens_per_step} is not a whole number of micro-batches of "
+                f"{tokens_per_microbatch} tokens on each of {devices} devices; change --trainer.tokens_per_microbatch"
+            )
+        return accumulation
+
     def plan(self, windows: Mapping[int, int]) -> list[StagePlan]:
         """Steps and epochs of every stage.
 

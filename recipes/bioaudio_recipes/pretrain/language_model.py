@@ -1,0 +1,127 @@
+"""The Lightning module of pretraining: one loss per optimizer step, whatever it is cut into."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from bioaudio_mamba import CausalLM
+from bioaudio_recipes.optimisation import OptimizerConfig, build_optimizer, rescale_and_clip
+from bioaudio_recipes.pretrain.next_token_loss import next_token_sums
+from bioaudio_recipes.training.checkpoints import NUMBERS
+
+INTERVAL = "bioaudio_interval"
+
+
+class LanguageModel(LightningModule):
+    """Trains a `CausalLM` on packed windows.
+
+    Backward passes run on sums of losses divided by the step's nominal number of tokens. Before clipping, all
+    gradients are rescaled once from that number to the weight of the bases that the step really predicted, over all
+    micro-batches and ranks: the loss of a step is a mean over its bases however it was cut, and a step without any
+    base has no gradient instead of NaN.
+
+    Args:
+        model: what is trained.
+        optimizer: how.
+        total_steps: optimizer steps of the whole run.
+        tokens_per_step: tokens of an optimizer step, over all micro-batches and ranks.
+        tokens_per_microbatch: tokens of a batch here.
+        soft_mask_weight: weight of repeats in the loss.
+        numbers: settings that the run's numbers depend on, kept in checkpoints.
+    """
+
+    def __init__(
+        self,
+        model: CausalLM,
+        optimizer: OptimizerConfig,
+        *,
+        total_steps: int,
+        tokens_per_step: int,
+        tokens_per_microbatch: int,
+        soft_mask_weight: float = 1.0,
+        numbers: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.averaged = (
+            AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(optimizer.ema_decay))
+            if optimizer.ema_decay is not None
+            else None
+        )
+        if self.averaged is not None:
+            self.averaged.requires_grad_(False)
+        self.recipe = optimizer
+        self.total_steps = total_steps
+        self.tokens_per_step = tokens_per_step
+        self.tokens_per_microbatch = tokens_per_microbatch
+        self.soft_mask_weight = soft_mask_weight
+        self.numbers = dict(numbers or {})
+        self.step_sums = torch.zeros(4, dtype=torch.float64)
+        self.interval_sums = torch.zeros(4, dtype=torch.float64)
+        self.grad_norm = torch.zeros(())
+
+    @property
+    def result(self) -> CausalLM:
+        """The model that is validated and exported: the averaged one where an average is kept."""
+        return self.averaged.module if self.averaged is not None else self.model
+
+    def on_train_start(self) -> None:
+        """Bring the sums to the device; they are no buffers, which DDP would overwrite with those of rank 0."""
+        self.step_sums = self.step_sums.to(self.device)
+        self.interval_sums = self.interval_sums.to(self.device)
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        """Sum of weighted losses over one micro-batch, per nominal token."""
+        sums = next_token_sums(self.model, batch, self.soft_mask_weight)
+        self.step_sums += torch.stack(sums).detach()
+        return sums.weighted_nll / self.tokens_per_microbatch
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Turn the gradients of the step's sum into those of its mean, then clip."""
+        sums = self.step_sums
+        if self.trainer.world_size > 1:
+            sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
+        weight = sums[1]
+        scale = torch.where(weight > 0, self.tokens_per_step / weight, 0.0)
+        self.grad_norm = rescale_and_clip(self.model.parameters(), scale, self.recipe.clip_norm)
+        self.interval_sums = self.interval_sums + sums
+        self.step_sums = torch.zeros_like(self.step_sums)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """One step of AdamW, and of the average."""
+        super().optimizer_step(*args, **kwargs)
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.model)
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """AdamW, its learning rate stepped once per optimizer step."""
+        optimizer, schedule = build_optimizer(self.model, self.recipe, self.total_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def take_interval(self) -> list[float]:
+        """The sums of `TokenSums` over all steps since the last call; waits for the device."""
+        sums = self.interval_sums.tolist()
+        self.interval_sums = torch.zeros_like(self.interval_sums)
+        return sums
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the unfinished interval, so that the next row of metrics is that of an uninterrupted run."""
+        checkpoint[INTERVAL] = self.interval_sums.cpu()
+        checkpoint[NUMBERS] = self.numbers
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the unfinished interval back."""
+        self.interval_sums = checkpoint[INTERVAL].to(self.interval_sums)

@@ -1,0 +1,58 @@
+"""The loss of next-token prediction as sums, so that a step over any number of micro-batches and ranks is exact."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from bioaudio_data.vocabulary import DNA, SOFT_MASK_BIT
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class TokenSums(NamedTuple):
+    """Sums over the targets that are a base (A, C, G or T); all others count nothing."""
+
+    weighted_nll: Float[Tensor, ""]
+    """Negative log-likelihood times weight, in nats."""
+    weight: Float[Tensor, ""]
+    """Weights: 1, or the soft-mask weight in repeats."""
+    nll: Float[Tensor, ""]
+    """Negative log-likelihood, in nats, every base alike."""
+    bases: Float[Tensor, ""]
+    """How many bases were predicted."""
+
+
+def unpack(packed: UInt8[Tensor, "batch length"]) -> Int64[Tensor, "batch length"]:
+    """Token ids of packed bases, on their device."""
+    return (packed & (SOFT_MASK_BIT - 1)).long()
+
+
+def next_token_sums(
+    model: nn.Module, packed: UInt8[Tensor, "batch length"], soft_mask_weight: float = 1.0
+) -> TokenSums:
+    """Predict token t + 1 of every window from its tokens up to t, and sum over the batch.
+
+    Args:
+        model: a `CausalLM`, or what has its `forward`.
+        packed: token ids with the soft-mask bit above them.
+        soft_mask_weight: weight of soft-masked targets in the first two sums.
+    """
+    tokens = unpack(packed)
+    logits, _ = model(tokens)
+    targets = tokens[:, 1:].flatten()
+    nll = functional.cross_entropy(logits[:, :-1].float().flatten(0, 1), targets, reduction="none")
+    is_base = (targets >= DNA.A) & (targets <= DNA.T)
+    nll = torch.where(is_base, nll, 0.0)
+    weight = is_base.float()
+    if soft_mask_weight != 1:
+        masked = (packed[:, 1:].flatten() & SOFT_MASK_BIT).bool()
+        weight = torch.where(masked, weight * soft_mask_weight, weight)
+    return TokenSums((nll * weight).sum(), weight.sum(), nll.detach().sum(), is_base.sum().float())
+
+
+def per_base(nats: float) -> dict[str, float]:
+    """A mean negative log-likelihood in nats, as perplexity and as bits per base."""
+    return {"perplexity": math.exp(nats), "bits_per_base": nats / math.log(2)}

@@ -1,0 +1,93 @@
+"""Leaving a run cleanly: on a signal or when its time is up, after a whole step and with a checkpoint."""
+
+from __future__ import annotations
+
+import signal
+import time
+from types import FrameType
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+
+from bioaudio_recipes.training.checkpoints import CheckpointFolder
+from bioaudio_recipes.training.metrics_log import MetricsLog
+from bioaudio_recipes.training.step_callback import StepCallback
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class SaveAndStop(StepCallback):
+    """Saves every `every` steps, at the last step, and at the first step after a signal or the end of the time.
+
+    A second signal ends the run at once.
+
+    Args:
+        folder: where checkpoints go.
+        log: brought to disk before each checkpoint, so that no row before it can be missing.
+        total_steps: the run's last step.
+        every: optimizer steps from one checkpoint to the next.
+        max_minutes: time from the making of this object after which to save and stop, or None.
+    """
+
+    def __init__(
+        self,
+        folder: CheckpointFolder,
+        log: MetricsLog,
+        total_steps: int,
+        every: int,
+        max_minutes: float | None = None,
+    ) -> None:
+        self.folder = folder
+        self.log = log
+        self.total_steps = total_steps
+        self.every = every
+        self.deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
+        self.step = 0
+        """Optimizer steps done."""
+        self.received: signal.Signals | None = None
+        self._earlier_handlers: dict[signal.Signals, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take over the signals, which Lightning would answer in the middle of a step."""
+        self.step = trainer.global_step
+        self._earlier_handlers = {number: signal.signal(number, self._receive) for number in SIGNALS}
+
+    def on_step_end(self, trainer: Trainer, module: LightningModule, step: int) -> None:
+        """Save if it is time to, and stop if asked to."""
+        self.step = step
+        due = self.received is not None or (self.deadline is not None and time.monotonic() > self.deadline)
+        stop = trainer.strategy.reduce_boolean_decision(due, all=False)
+        if stop or step % self.every == 0 or step == self.total_steps:
+            self.log.flush()
+            self.folder.save(trainer, step)
+        if stop:
+            trainer.should_stop = True
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the signals back."""
+        self._give_back()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Give the signals back."""
+        self._give_back()
+
+    def leave_if_told_to(self) -> None:
+        """Once everything is written: leave as the signal asked for, which a finished time does not.
+
+        Raises:
+            KeyboardInterrupt: after Ctrl-C.
+            SystemExit: with code 143 after SIGTERM.
+        """
+        if self.received == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self.received == signal.SIGTERM:
+            raise SystemExit(128 + signal.SIGTERM)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.received = signal.Signals(number)
+        self._give_back()
+
+    def _give_back(self) -> None:
+        for number, handler in self._earlier_handlers.items():
+            signal.signal(number, handler)
+        self._earlier_handlers = {}
