@@ -140,7 +140,7 @@ def run(command: str, arguments: Sequence[str]) -> str | None:
     """
     parser = parser_for(command)
     spelled = with_plain_flags(with_recipe_paths(arguments), parser)
-    values = vars(parser.instantiate_classes(parser.parse_args(spelled)))
+    values = vars(parser.instantiate(parser.parse_args(spelled)))
     values.pop("config", None)
     return load(command)(**values)
 
