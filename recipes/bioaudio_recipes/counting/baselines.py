@@ -95,6 +95,11 @@ class CountingBaselines:
         for _ in self._probabilities(queries, fitting=True):
             pass
 
+    @property
+    def training_bases(self) -> int:
+        """Counted bases, each on both strands."""
+        return len(self._table) // 2
+
     def score(
         self, test: Iterable[tuple[np.ndarray, np.ndarray | None]], progress: bool = False
     ) -> list[BaselineScore]:
@@ -112,7 +117,9 @@ class CountingBaselines:
         """
         bits = dict.fromkeys(self.baselines, 0.0)
         bases = 0
-        with tqdm(desc="counting baselines", unit=" bases", unit_scale=True, disable=not progress) as bar:
+        with tqdm(
+            desc="counting baselines", unit=" bases", unit_scale=True, disable=None if progress else True
+        ) as bar:
             for queries in _chunks(test, self._table.order):
                 for baseline, probability in self._probabilities(queries):
                     bits[baseline] -= float(np.log2(probability).sum())

@@ -1,0 +1,130 @@
+"""`bioaudio evaluate`: perplexity by context length on held-out bases, beside counting models."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from bioaudio_recipes.counting import DEFAULT_BASELINES, BaselineScore, CountingBaselines
+from bioaudio_recipes.evaluation.held_out import HeldOutBases, split_symbols
+from bioaudio_recipes.evaluation.perplexity import Precision, score_windows
+from bioaudio_recipes.evaluation.results import perplexity_results, results_table
+from bioaudio_recipes.evaluation.run_data import (
+    DEFAULT_LENGTHS,
+    checked,
+    override_split,
+    read_config,
+    run_lengths,
+)
+from bioaudio_recipes.pretrain.genome_data import GenomeCorpus, GenomeData
+from bioaudio_recipes.pretrain.starting_model import starting_model
+from bioaudio_recipes.run_folder import RunFolder, device_name, write_json
+
+VALID_BASES = 10_000_000
+"""Validation bases on which the counting baselines are tuned, at most."""
+
+
+def evaluate(
+    model: Path,
+    *,
+    genome: Path | None = None,
+    split: str = "test",
+    lengths: list[int] | None = None,
+    bed: Path | None = None,
+    train: tuple[float, float] | None = None,
+    valid: tuple[float, float] | None = None,
+    test: tuple[float, float] | None = None,
+    guard: int | None = None,
+    valid_contigs: list[str] | None = None,
+    test_contigs: list[str] | None = None,
+    baselines: bool = True,
+    baseline_bases: int = 100_000_000,
+    tokens_per_batch: int = 2**16,
+    precision: Precision = "32-true",
+    device: str = "auto",
+    out: Path | None = None,
+) -> str:
+    """Perplexity and bits per base by context length on a held-out split, beside counting models.
+
+    Args:
+        model: A run's folder, or a folder with config.json and model.safetensors.
+        genome: Genome store to predict; that of the run unless given.
+        split: Which split to predict.
+        lengths: Lengths of windows in bases, each dividing the longest: all read the same bases. Those that the
+            run was validated at unless given, or 1024, 4096, 16384 and 65536 for a model without its run.
+        bed: Divide by the fourth column of this BED file; as the run did unless given.
+        train: Fractions of every contig where the training bases begin and end, for the counting models.
+        valid: The same of the validation bases, on which the counting models are tuned.
+        test: The same of the test bases.
+        guard: Bases left out at each border between splits by fraction.
+        valid_contigs: Whole contigs for validation; with test_contigs, and the rest for training.
+        test_contigs: Whole contigs for the test.
+        baselines: Whether to count, tune and score the counting models.
+        baseline_bases: Training bases that are counted at most (16 bytes of memory each), spread evenly.
+        tokens_per_batch: Tokens in one forward pass; longer windows are read in pieces, carrying the state.
+        precision: bf16-mixed runs matrix products in bfloat16.
+        device: Where the model runs: auto, cpu, cuda, cuda:1, ...
+        out: File to write; evaluation/perplexity.json in the model's folder unless given.
+    """
+    if not model.is_dir():
+        raise FileNotFoundError(f"{model} is neither a run's folder nor a model's: there is no such folder")
+    run = RunFolder(model)
+    is_run = run.model.is_dir()
+    if not is_run and genome is None:
+        raise ValueError(
+            f"{model} is no run's folder, so the genomes of its model are unknown: give --genome"
+        )
+    config = read_config(run) if is_run else {"data": {"genomes": [str(genome)]}}
+    fractions, contigs = (
+        {"train": train, "valid": valid, "test": test},
+        {
+            "valid": valid_contigs or [],
+            "test": test_contigs or [],
+        },
+    )
+    data = override_split(config["data"], bed=bed, guard=guard, fractions=fractions, contigs=contigs)
+    trained_on = checked(data, str(run.config) if is_run else "arguments")
+    tested_on = replace(trained_on, genomes=[genome]) if genome else trained_on
+    wanted = sorted(set(lengths or (run_lengths(config) if is_run else DEFAULT_LENGTHS)))
+    corpus = GenomeCorpus(tested_on)
+    held_out = HeldOutBases(corpus, split, wanted)
+    target = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    network = starting_model(None, run.model if is_run else model, seed=0).to(target)
+    scores = [
+        score_windows(
+            network,
+            held_out.windows(length),
+            tokens_per_batch=tokens_per_batch,
+            precision=precision,
+            progress=True,
+        )
+        for length in wanted
+    ]
+    counted, counting_scores = (
+        _score_baselines(trained_on, held_out, baseline_bases) if baselines else (0, [])
+    )
+    about = {
+        "genome": ", ".join(store.name for store in corpus.stores),
+        "split": split,
+        "device": device_name(target),
+        "precision": precision,
+        "baseline_training_bases": counted,
+    }
+    results = perplexity_results(network, scores, counting_scores, about)
+    path = out or run.evaluation / ("perplexity.json" if split == "test" else f"perplexity-{split}.json")
+    write_json(path, results)
+    return f"{results_table(results)}\n{path}"
+
+
+def _score_baselines(
+    trained_on: GenomeData, held_out: HeldOutBases, limit: int
+) -> tuple[int, list[BaselineScore]]:
+    """Bases that were counted, and a score for each counting model."""
+    if limit < 1:
+        raise ValueError(f"--baseline_bases must be 1 or more, got {limit}")
+    corpus = GenomeCorpus(trained_on)
+    train = split_symbols(corpus, "train", limit)
+    models = CountingBaselines(train, split_symbols(corpus, "valid", VALID_BASES), DEFAULT_BASELINES)
+    return models.training_bases, models.score(held_out.scored_symbols(), progress=True)
