@@ -37,7 +37,7 @@ def pretrain(
     validation: ValidationConfig = ValidationConfig(),
     trainer: TrainerConfig = TrainerConfig(),
     init_from: Path | None = None,
-    resume: Path | Literal["auto", "never"] = "auto",
+    resume: Literal["auto", "never"] | Path = "auto",
     seed: int = 0,
 ) -> str:
     """Pretrain a language model on genomes, stage by stage of growing window length.

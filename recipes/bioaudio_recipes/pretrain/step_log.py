@@ -40,7 +40,7 @@ class StepLog(StepCallback):
     """Logs every `every` steps and at the last step: losses are means since the row before, weighted by base.
 
     Args:
-        log: takes the rows.
+        metrics: takes the rows.
         stages: the plan of the run.
         tokens_per_step: tokens of every optimizer step.
         every: steps between two rows.
@@ -49,20 +49,20 @@ class StepLog(StepCallback):
 
     def __init__(
         self,
-        log: MetricsLog,
+        metrics: MetricsLog,
         stages: Sequence[StagePlan],
         tokens_per_step: int,
         *,
         every: int,
         progress: bool = True,
     ) -> None:
-        self.log = log
+        self.metrics = metrics
         self.stages = tuple(stages)
         self.ends = list(accumulate(stage.steps for stage in stages))
         self.tokens_per_step = tokens_per_step
         self.every = every
         self.bar = tqdm(
-            total=self.ends[-1], unit="step", desc="pretrain", disable=not (progress and log.active)
+            total=self.ends[-1], unit="step", desc="pretrain", disable=not (progress and metrics.active)
         )
         self._clock = (0, 0.0)
         self._outside = 0.0
@@ -105,7 +105,7 @@ class StepLog(StepCallback):
             "grad_norm": module.grad_norm.item(),
             "peak_memory_gb": peak_memory_gb(module.device),
         }
-        self.log.log(step, {f"train/{name}": value for name, value in values.items()})
+        self.metrics.log(step, {f"train/{name}": value for name, value in values.items()})
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the bar as it stands."""

@@ -55,7 +55,7 @@ class Validation(StepCallback):
     The averaged weights are judged where an average is kept.
 
     Args:
-        log: takes the rows.
+        metrics: takes the rows.
         windows: of the validation split, cut side by side, by length.
         stages: the plan of the run.
         config: when, and how many bases.
@@ -65,14 +65,14 @@ class Validation(StepCallback):
 
     def __init__(
         self,
-        log: MetricsLog,
+        metrics: MetricsLog,
         windows: Mapping[int, PackedWindows],
         stages: Sequence[StagePlan],
         config: ValidationConfig,
         tokens_per_batch: int,
         step_log: StepLog,
     ) -> None:
-        self.log = log
+        self.metrics = metrics
         self.windows = dict(windows)
         self.config = config
         self.borders = set(np.cumsum([stage.steps for stage in stages]).tolist())
@@ -100,7 +100,7 @@ class Validation(StepCallback):
             measures = per_base(self._nats_per_base(trainer, module, length))
             self.perplexity[length] = measures["perplexity"]
             values |= {f"val/{name}@{length}": value for name, value in measures.items()}
-        self.log.log(step, values)
+        self.metrics.log(step, values)
         self.step_log.pause(time.perf_counter() - started)
 
     @torch.no_grad()

@@ -19,7 +19,7 @@ NUMBERS = "bioaudio_numbers"
 """Key of a checkpoint that holds every setting its numbers depend on."""
 _DAMAGE = (RuntimeError, EOFError, OSError, KeyError, ValueError, pickle.UnpicklingError)
 
-Resume = Path | Literal["auto", "never"]
+Resume = Literal["auto", "never"] | Path
 
 
 @dataclass(frozen=True)

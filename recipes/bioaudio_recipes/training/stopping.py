@@ -23,7 +23,7 @@ class SaveAndStop(StepCallback):
 
     Args:
         folder: where checkpoints go.
-        log: brought to disk before each checkpoint, so that no row before it can be missing.
+        metrics: brought to disk before each checkpoint, so that no row before it can be missing.
         total_steps: the run's last step.
         every: optimizer steps from one checkpoint to the next.
         max_minutes: time from the making of this object after which to save and stop, or None.
@@ -32,13 +32,13 @@ class SaveAndStop(StepCallback):
     def __init__(
         self,
         folder: CheckpointFolder,
-        log: MetricsLog,
+        metrics: MetricsLog,
         total_steps: int,
         every: int,
         max_minutes: float | None = None,
     ) -> None:
         self.folder = folder
-        self.log = log
+        self.metrics = metrics
         self.total_steps = total_steps
         self.every = every
         self.deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
@@ -58,7 +58,7 @@ class SaveAndStop(StepCallback):
         due = self.received is not None or (self.deadline is not None and time.monotonic() > self.deadline)
         stop = trainer.strategy.reduce_boolean_decision(due, all=False)
         if stop or step % self.every == 0 or step == self.total_steps:
-            self.log.flush()
+            self.metrics.flush()
             self.folder.save(trainer, step)
         if stop:
             trainer.should_stop = True
