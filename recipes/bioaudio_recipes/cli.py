@@ -120,7 +120,7 @@ def with_plain_flags(arguments: Sequence[str], parser: ArgumentParser) -> list[s
     """The arguments as the parser knows them: `--a_b` for `--a-b`, `--flag=true` for a lone `--flag`."""
     known = {option: action for action in parser._actions for option in action.option_strings}
     result = []
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
         flag, equals, value = argument.partition("=")
         option = "--" + flag[2:].replace("-", "_")
         if not flag.startswith("--") or option not in known:
