@@ -52,7 +52,7 @@ def evaluate(
         model: A run's folder, or a folder with config.json and model.safetensors.
         genome: Genome store to predict; that of the run unless given.
         split: Which split to predict.
-        lengths: Lengths of windows in bases, each dividing the longest: all read the same bases. Those that the
+        lengths: Lengths of windows in bases, each dividing the longest: all read the same bases. Those that a
             run was validated at unless given, or 1024, 4096, 16384 and 65536 for a model without its run.
         bed: Divide by the fourth column of this BED file; as the run did unless given.
         train: Fractions of every contig where the training bases begin and end, for the counting models.
@@ -77,14 +77,13 @@ def evaluate(
             f"{model} is no run's folder, so the genomes of its model are unknown: give --genome"
         )
     config = read_config(run) if is_run else {"data": {"genomes": [str(genome)]}}
-    fractions, contigs = (
-        {"train": train, "valid": valid, "test": test},
-        {
-            "valid": valid_contigs or [],
-            "test": test_contigs or [],
-        },
+    data = override_split(
+        config["data"],
+        bed=bed,
+        guard=guard,
+        fractions={"train": train, "valid": valid, "test": test},
+        contigs={"valid": valid_contigs or [], "test": test_contigs or []},
     )
-    data = override_split(config["data"], bed=bed, guard=guard, fractions=fractions, contigs=contigs)
     trained_on = checked(data, str(run.config) if is_run else "arguments")
     tested_on = replace(trained_on, genomes=[genome]) if genome else trained_on
     wanted = sorted(set(lengths or (run_lengths(config) if is_run else DEFAULT_LENGTHS)))

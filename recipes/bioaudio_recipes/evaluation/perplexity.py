@@ -99,15 +99,12 @@ def score_windows(
     batch_size = max(1, tokens_per_batch // length)
     was_training = model.training
     model.eval()
-    with tqdm(total=len(windows) * length, desc=f"windows of {length}", unit=" bases", unit_scale=True,
-              disable=None if progress else True) as bar:  # fmt: skip
-        for first in range(0, len(windows), batch_size):
-            numbers = np.arange(first, min(first + batch_size, len(windows)))
-            batch = torch.from_numpy(windows.read(numbers))
-            for start, piece_nats, piece_bases in _score_batch(model, batch, tokens_per_batch, precision):
-                nats[start : start + len(piece_nats)] += piece_nats.cpu().numpy()
-                bases[start : start + len(piece_bases)] += piece_bases.cpu().numpy()
-            bar.update(batch.numel())
+    quiet = None if progress else True
+    for first in tqdm(range(0, len(windows), batch_size), desc=f"windows of {length}", disable=quiet):
+        batch = torch.from_numpy(windows.read(np.arange(first, min(first + batch_size, len(windows)))))
+        for start, piece_nats, piece_bases in _score_batch(model, batch, tokens_per_batch, precision):
+            nats[start : start + len(piece_nats)] += piece_nats.cpu().numpy()
+            bases[start : start + len(piece_bases)] += piece_bases.cpu().numpy()
     model.train(was_training)
     if not bases.sum():
         raise ValueError(f"the windows of {length} bases hold no A, C, G or T to predict")

@@ -73,6 +73,6 @@ def checked(data: dict[str, Any], source: str) -> GenomeData:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--data", type=GenomeData)
     try:
-        return parser.instantiate_classes(parser.parse_object({"data": data}))["data"]
+        return parser.instantiate(parser.parse_object({"data": data}))["data"]
     except (ArgumentError, TypeError) as error:
         raise ValueError(f"{source}: {' '.join(str(error).split())}") from error
