@@ -1,1 +1,1 @@
-"""Fine-tuning a classifier of DNA: species from genomes (Mamba paper, section 4.3 and E.3), or labelled sequences."""
+"""Fine-tuning a classifier of DNA: species from genomes (Mamba paper, E.3), or labelled sequences."""

@@ -77,6 +77,5 @@ class StepBatches(Dataset[Batch]):
         """The examples of optimizer step `step`, counted from 0 over all stages."""
         number = self.stage_of(step)
         stage, draw = self.stages[number], self._draws[number]
-        size = sum(stage.microbatches)
-        first = (step - (int(self._ends[number]) - stage.steps)) * size
-        return collate([draw(number, index) for index in range(first, first + size)])
+        first = (step - (int(self._ends[number]) - stage.steps)) * stage.batch_size
+        return collate([draw(number, index) for index in range(first, first + stage.batch_size)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from bioaudio_data.augment import Augmentation
 from bioaudio_data.genome import GenomeStore
@@ -16,7 +17,7 @@ from bioaudio_recipes.finetune.windows import ContigWeight, draw_window, pools
 
 @dataclass(frozen=True, kw_only=True)
 class GenomeTask:
-    """A training example is a class, uniformly; then a contig of its training segments; then a window, uniformly."""
+    """A training example: a class, uniformly; then a contig of its train split; then a window, uniformly."""
 
     stores: Mapping[str, GenomeStore]
     """Genome of each class."""
@@ -34,6 +35,18 @@ class GenomeTask:
         """Names of the classes, in the order of their labels."""
         return tuple(self.stores)
 
+    def identity(self) -> dict[str, Any]:
+        """Hash of every genome, and the segments of each split."""
+        return {
+            "genomes": {name: store.index.sha256 for name, store in self.stores.items()},
+            "segments": {
+                split: {name: [str(segment) for segment in segments] for name, segments in by_class.items()}
+                for split, by_class in self.segments.items()
+            },
+            "contig_weight": self.contig_weight,
+            "reverse_complement": self.reverse_complement,
+        }
+
     def training(self, length: int, seed: int) -> Draw:
         """Windows of `length` bases drawn from the train split; see `Task.training`."""
         by_class = list(pools(self.segments["train"], length, "train").values())
@@ -48,16 +61,14 @@ class GenomeTask:
         return draw
 
     def held_out(self, split: str, length: int, per_class: int) -> HeldOut:
-        """As many windows of each class, evenly spaced over its segments of the split, from the first to the last.
+        """As many windows of every class, evenly spaced over its segments of the split, first to last.
 
-        Fewer than `per_class` where a class has fewer places for a window. Neighbours overlap where the segments have
-        no room for so many; `independent` counts only as many as do not have to.
+        Fewer than `per_class` where a class has fewer places for a window. Neighbours overlap where the
+        segments have no room for so many; `independent` counts only as many as there is room for.
         """
         by_class = list(pools(self.segments[split], length, split).values())
         count = min(per_class, *map(len, by_class))
-        windows = [
-            (label, window) for label, pool in enumerate(by_class) for window in pool.evenly_spaced(count)
-        ]
+        windows = [(label, window) for label, pool in enumerate(by_class) for window in pool.spread(count)]
         independent = sum(min(count, pool.disjoint) for pool in by_class)
         return HeldOut(len(windows), independent, lambda index: self._read(*windows[index]))
 

@@ -27,13 +27,13 @@ class GenomeSplits:
     test: tuple[float, float] = (0.9, 1.0)
     """Part of every contig to test on."""
     guard: int | None = None
-    """Bases left out at each border, since aligned genomes drift apart; None is 100,000 where contigs allow it."""
+    """Bases left out at each border, since aligned genomes drift apart; 100,000 unless given."""
     valid_contigs: list[str] = field(default_factory=list)
-    """Whole contigs to validate on; with test_contigs they replace the fractions, and the rest is trained on."""
+    """Whole contigs to validate on. With test_contigs they replace the fractions; the rest is trained on."""
     test_contigs: list[str] = field(default_factory=list)
     """Whole contigs to test on; a genome takes those of the names that it has."""
     contigs: str | None = None
-    """Regular expression that the whole name of a contig must match to be used at all, as 'chr([0-9]+|X|Y)[AB]?'."""
+    """Regular expression that the whole name of a contig must match to be used, as 'chr([0-9]+|X|Y)[AB]?'."""
 
     def __post_init__(self) -> None:
         if bool(self.valid_contigs) != bool(self.test_contigs):
@@ -123,7 +123,7 @@ def _genome_files(name: str, path: Path) -> list[Path]:
 
 
 def _converted(name: str, files: list[Path], folder: Path) -> GenomeStore:
-    """The store of these files as they are now, made unless it is there. Case and ambiguity letters say nothing here."""
+    """The store of these files as they are now, made unless it is there; case says nothing here."""
     states = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     key = hashlib.sha256(repr(states).encode()).hexdigest()[:12]
     out = folder / f"{re.sub(r'[^A-Za-z0-9_-]+', '_', name)}-{key}"

@@ -95,7 +95,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             for cells in filter(None, reader):
                 if len(cells) != len(header):
                     raise ValueError(
-                        f"{path}, line {reader.line_num}: {len(cells)} cells where the header has {len(header)}"
+                        f"{path}, line {reader.line_num}: {len(cells)} cells, the header has {len(header)}"
                     )
                 yield reader.line_num, dict(zip(header, cells, strict=True))
         except csv.Error as error:

@@ -11,6 +11,7 @@ import safetensors
 import safetensors.torch
 import torch
 from bioaudio_data.vocabulary import DNA
+
 from bioaudio_mamba import CausalLM, SequenceClassifier
 from bioaudio_mamba.classifier import Pooling
 from bioaudio_mamba.pretrained import load_pretrained, save_pretrained
@@ -45,10 +46,12 @@ def load_classifier(
         FileNotFoundError: if the folder or a file is missing.
         ValueError: if the folder holds no classifier of DNA, or a file is damaged.
     """
-    backbone, extra = load_language_model(directory)
+    backbone, extra = load_pretrained(directory)
     about: Any = extra.get("classifier")
     if not isinstance(about, dict) or about.get("pooling") not in get_args(Pooling):
         raise ValueError(f"{directory} holds no classifier; make one with `bioaudio finetune`")
+    if extra["vocabulary"]["fingerprint"] != DNA.fingerprint():
+        raise ValueError(f"{directory} has the vocabulary {extra['vocabulary']['name']}, not {DNA.name}")
     classes = tuple(map(str, about["classes"]))
     model = SequenceClassifier(backbone.backbone, len(classes), about["pooling"])
     try:
@@ -56,27 +59,3 @@ def load_classifier(
     except (safetensors.SafetensorError, RuntimeError) as error:
         raise ValueError(f"{directory / HEAD} is damaged: {str(error).splitlines()[0]}") from error
     return model.to(device), classes
-
-
-def load_language_model(directory: Path) -> tuple[CausalLM, dict[str, Any]]:
-    """A pretrained model of DNA, and what was saved beside it.
-
-    A folder of other origin, which names no vocabulary, is taken if its embedding has room for every token.
-
-    Raises:
-        FileNotFoundError: if the folder or a file is missing.
-        ValueError: if the model reads another vocabulary, or a file is damaged.
-    """
-    model, extra = load_pretrained(directory)
-    vocabulary = extra.get("vocabulary")
-    if vocabulary is None:
-        if model.config.vocab_size < DNA.size:
-            raise ValueError(
-                f"{directory} has a vocabulary of {model.config.vocab_size} tokens; DNA ({DNA.name}) has {DNA.size}"
-            )
-    elif vocabulary.get("fingerprint") != DNA.fingerprint():
-        raise ValueError(
-            f"{directory} was trained with the vocabulary {vocabulary.get('name')!r} "
-            f"({vocabulary.get('fingerprint')}); the data here is in {DNA.name!r} ({DNA.fingerprint()})"
-        )
-    return model, extra

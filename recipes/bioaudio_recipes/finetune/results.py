@@ -19,14 +19,14 @@ def check_same_classes(path: Path, classes: Sequence[str]) -> None:
     """
     if path.is_file() and (others := _read(path)["classes"]) != list(classes):
         raise ValueError(
-            f"{path} holds results for other classes ({', '.join(others)}); choose another --out for {', '.join(classes)}"
+            f"{path} holds results for other classes ({', '.join(others)}); choose another --out"
         )
 
 
 def record(
     path: Path, classes: Sequence[str], entries: Sequence[dict[str, Any]], about: dict[str, Any]
 ) -> None:
-    """Write the entries, each with its `length`, beside those of other lengths; an older entry of a length goes.
+    """Write the entries, each with its `length`, beside those of other lengths; they replace older ones.
 
     Args:
         path: the JSON file, written atomically.

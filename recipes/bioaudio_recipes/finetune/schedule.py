@@ -36,6 +36,11 @@ class StagePlan:
     microbatches: tuple[int, ...]
     """Examples in each of the micro-batches that make a step."""
 
+    @property
+    def batch_size(self) -> int:
+        """Examples in a step."""
+        return sum(self.microbatches)
+
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneSchedule:
@@ -44,45 +49,56 @@ class FinetuneSchedule:
     epochs: int = 10
     """Epochs in all, those of the length warm-up included."""
     steps_per_epoch: int | None = None
-    """Optimizer steps in an epoch; None is 1,024 for genomes, one pass over the training rows for --sequences."""
+    """Optimizer steps in an epoch; None is 1,024 for genomes, a pass over the training rows for sequences."""
     batch_size: int = 64
     """Examples in an optimizer step, at every length."""
     warmup: list[WarmupStage] | None = None
-    """Shorter lengths to train at first; None is the paper's rule: one epoch at each of 2^14, 2^15, ... below the
-    length; [] is no warm-up."""
-    tokens_per_microbatch: int = 2**18
-    """Most tokens that go through the model at once; a step is cut into as many parts as that takes."""
+    """Shorter lengths to train at first, as [{length: 4096, epochs: 1}]; [] is none. None is the paper's
+    rule: one epoch at each of 2^14, 2^15, ... below the length."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "tokens_per_microbatch"):
+        for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--schedule.{name} must be 1 or more, got {getattr(self, name)}")
         if self.steps_per_epoch is not None and self.steps_per_epoch < 1:
             raise ValueError(f"--schedule.steps_per_epoch must be 1 or more, got {self.steps_per_epoch}")
 
-    def plan(self, length: int, examples_per_epoch: int | None) -> list[StagePlan]:
+    def steps_in_epoch(self, examples_per_epoch: int | None) -> int:
+        """Optimizer steps in an epoch of a task with so many examples in a pass (None: no passes)."""
+        if self.steps_per_epoch is not None:
+            return self.steps_per_epoch
+        return (
+            PAPER_STEPS_PER_EPOCH if examples_per_epoch is None else -(-examples_per_epoch // self.batch_size)
+        )
+
+    def plan(
+        self, length: int, tokens_per_microbatch: int, examples_per_epoch: int | None = None
+    ) -> list[StagePlan]:
         """The stages up to `length` bases, the last one at `length`.
 
         Args:
             length: bases in an example of the last stage.
+            tokens_per_microbatch: most tokens that go through the model at once, if more than one example.
             examples_per_epoch: training examples in a pass, where passes have a meaning.
 
         Raises:
             ValueError: if the warm-up leaves no epoch for `length`, or is not below it.
         """
-        steps = self.steps_per_epoch or PAPER_STEPS_PER_EPOCH
-        if self.steps_per_epoch is None and examples_per_epoch is not None:
-            steps = -(-examples_per_epoch // self.batch_size)
+        steps = self.steps_in_epoch(examples_per_epoch)
         warmup = self._warmup(length)
         rest = self.epochs - sum(stage.epochs for stage in warmup)
         if rest < 1:
             raise ValueError(
-                f"--schedule.epochs {self.epochs}: the length warm-up takes {self.epochs - rest}, so none is left for "
-                f"{length} bases; raise it or give --schedule.warmup"
+                f"--schedule.epochs {self.epochs}: the length warm-up takes {self.epochs - rest}, so none is "
+                f"left for {length} bases; raise it or give --schedule.warmup"
             )
         stages = [*warmup, WarmupStage(length=length, epochs=rest)]
         return [
-            StagePlan(length=stage.length, steps=stage.epochs * steps, microbatches=self._cut(stage.length))
+            StagePlan(
+                length=stage.length,
+                steps=stage.epochs * steps,
+                microbatches=_cut(self.batch_size, max(1, tokens_per_microbatch // stage.length)),
+            )
             for stage in stages
         ]
 
@@ -97,8 +113,9 @@ class FinetuneSchedule:
                 )
         return self.warmup
 
-    def _cut(self, length: int) -> tuple[int, ...]:
-        """Examples of a step in parts of at most `tokens_per_microbatch` tokens, as even as can be."""
-        parts = -(-self.batch_size // max(1, self.tokens_per_microbatch // length))
-        small, more = divmod(self.batch_size, parts)
-        return (small + 1,) * more + (small,) * (parts - more)
+
+def _cut(examples: int, most: int) -> tuple[int, ...]:
+    """Sizes of the fewest parts of at most `most` examples, as even as can be."""
+    parts = -(-examples // most)
+    small, larger = divmod(examples, parts)
+    return (small + 1,) * larger + (small,) * (parts - larger)

@@ -41,11 +41,16 @@ class Scores:
         per_class = zip(self.classes, self.confusion.diagonal(), self.confusion.sum(axis=1), strict=True)
         return {name: float(right / total) if total else None for name, right, total in per_class}
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the accuracy, as far as the test examples stand for all others like them."""
+        return wilson_interval(self.accuracy, self.independent)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers for classification.json."""
         return {
             "accuracy": self.accuracy,
-            "accuracy_95": list(wilson_interval(self.accuracy, self.independent)),
+            "accuracy_95": list(self.interval),
             "loss": self.loss,
             "recall": self.recall,
             "confusion": self.confusion.tolist(),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from bioaudio_data.augment import Augmentation
@@ -30,6 +32,16 @@ class SequenceTask:
     def examples_per_epoch(self) -> int:
         """Rows of the train split."""
         return len(self.data.rows("train"))
+
+    def identity(self) -> dict[str, Any]:
+        """Hash of sequences, labels and splits."""
+        parts = (self.data.tokens, self.data.offsets, self.data.labels, self.data.splits)
+        content = b"".join(np.ascontiguousarray(part).tobytes() for part in parts)
+        return {
+            "sequences": hashlib.sha256(content).hexdigest(),
+            "classes": list(self.classes),
+            "reverse_complement": self.reverse_complement,
+        }
 
     def training(self, length: int, seed: int) -> Draw:
         """Rows of the train split; where an epoch asks for more than there are, another pass follows."""

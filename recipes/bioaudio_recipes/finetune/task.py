@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -39,6 +39,10 @@ class Task(Protocol):
         """Training examples in one pass, or None where passes have no meaning."""
         ...
 
+    def identity(self) -> dict[str, Any]:
+        """What tells these data from others, wherever they lie: plain values."""
+        ...
+
     def training(self, length: int, seed: int) -> Draw:
         """Training examples of at most `length` bases.
 
@@ -48,7 +52,7 @@ class Task(Protocol):
         ...
 
     def held_out(self, split: str, length: int, per_class: int) -> HeldOut:
-        """Examples of `valid` or `test`, of at most `length` bases: `per_class` of each class where there is a choice.
+        """Examples of `valid` or `test`, of at most `length` bases; `per_class` of each if there is a choice.
 
         Raises:
             ValueError: if a class has none of that length.

@@ -1,7 +1,8 @@
-"""Windows of one length inside a split's segments: drawn at random for training, evenly spaced for evaluation.
+"""Windows of one length inside a split's segments: drawn at random to train on, evenly spaced to judge by.
 
-Unlike HyenaDNA's species data set (src/dataloaders/datasets/species_dataset.py), a sample depends on nothing but
-(seed, epoch, index), the last bases of a contig are as likely as any other, and no window is cut and filled up with N.
+Three faults of HyenaDNA's species data set (src/dataloaders/datasets/species_dataset.py) are shut out: a sample
+depends on nothing but (seed, epoch, index); the last bases of a contig can be drawn like all others; and no
+window is cut short and filled up with N.
 """
 
 from __future__ import annotations
@@ -49,14 +50,14 @@ class WindowPool:
         return sum(len(s) // self.length for s in self.segments)
 
     def draw(self, rng: np.random.Generator, weight: ContigWeight) -> Interval:
-        """A contig (each as likely as the others, or by its number of windows), then a window of it, uniformly."""
+        """A contig, uniformly or by its number of windows; then a window of it, uniformly."""
         first, last = 0, len(self)
         if weight == "uniform":
             contig = rng.integers(len(self._contig_offsets) - 1)
             first, last = self._contig_offsets[contig : contig + 2]
         return self[int(rng.integers(first, last))]
 
-    def evenly_spaced(self, count: int) -> list[Interval]:
+    def spread(self, count: int) -> list[Interval]:
         """`count` windows from the first to the last at equal steps (the middle one if `count` is 1)."""
         if count == 1:
             return [self[(len(self) - 1) // 2]]
@@ -89,7 +90,7 @@ def pools(segments: Mapping[str, Sequence[Interval]], length: int, split: str) -
 def draw_window(
     pools: Sequence[WindowPool], weight: ContigWeight, *, seed: int, epoch: int, index: int
 ) -> tuple[int, Interval]:
-    """Training sample `index` of an epoch: a class, uniformly, then one of its windows (see `WindowPool.draw`).
+    """Training sample `index` of an epoch: a class, uniformly, then a window of it (see `WindowPool.draw`).
 
     A pure function of its arguments. Returns the class's place in `pools` and the window.
     """
