@@ -29,7 +29,7 @@ class MambaConfig:
     expand: int = 2
     """Width of a block's inside, in units of d_model (the paper's E)."""
     dt_rank: int | None = None
-    """Rank of the projection that makes dt; None means ceil(d_model / 16)."""
+    """Rank of the projection that makes dt; None means ceil(d_model / 16), and that number is kept as None."""
     dt_min: float = 1e-3
     """Smallest time step at initialisation."""
     dt_max: float = 1e-1
@@ -48,6 +48,9 @@ class MambaConfig:
             _check_positive(name, getattr(self, name))
         if self.dt_rank is not None:
             _check_positive("dt_rank", self.dt_rank)
+            if self.dt_rank == _default_rank(self.d_model):
+                # One meaning, one spelling: configurations of the same model are equal.
+                object.__setattr__(self, "dt_rank", None)
         if not 0 < self.dt_min <= self.dt_max:
             raise ValueError(
                 f"dt_min = {self.dt_min} and dt_max = {self.dt_max}: they must satisfy 0 < dt_min <= dt_max"
@@ -66,7 +69,11 @@ class MambaConfig:
     @property
     def rank(self) -> int:
         """The rank of the dt projection in force: `dt_rank`, or ceil(d_model / 16) where that is None."""
-        return self.dt_rank if self.dt_rank is not None else math.ceil(self.d_model / 16)
+        return self.dt_rank if self.dt_rank is not None else _default_rank(self.d_model)
+
+
+def _default_rank(d_model: int) -> int:
+    return math.ceil(d_model / 16)
 
 
 def _check_positive(name: str, value: object) -> None:

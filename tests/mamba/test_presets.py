@@ -39,6 +39,7 @@ def test_dt_rank_defaults_to_a_sixteenth_of_the_width_rounded_up() -> None:
     assert MambaConfig(d_model=96, n_layer=1).rank == 6
     assert MambaConfig(d_model=97, n_layer=1).rank == 7
     assert MambaConfig(d_model=97, n_layer=1, dt_rank=2).rank == 2
+    assert MambaConfig(d_model=97, n_layer=1, dt_rank=7) == MambaConfig(d_model=97, n_layer=1)
 
 
 @pytest.mark.parametrize(
