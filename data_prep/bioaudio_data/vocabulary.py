@@ -12,6 +12,8 @@ import numpy as np
 
 SOFT_MASK_BIT = 0x80
 """Set in a byte of a genome store whose base is soft-masked (lower case in FASTA); no token id has it."""
+TOKEN_BITS = 0x7F
+"""The rest of such a byte: the token id."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +42,10 @@ class Vocabulary:
 
     def encode(self, sequence: str | bytes) -> np.ndarray:
         """Token ids, uint8 (length,), of a sequence; either case, other letters become UNK."""
-        letters = sequence.encode("ascii", "replace") if isinstance(sequence, str) else sequence
-        return self._from_letter[np.frombuffer(letters, np.uint8)]
+        letters = (
+            bytearray(sequence, "ascii", "replace") if isinstance(sequence, str) else bytearray(sequence)
+        )
+        return np.frombuffer(letters.translate(self._from_letter), np.uint8)
 
     def decode(self, ids: np.ndarray) -> str:
         """Text of token ids (length,); special tokens read as `[PAD]`, `[UNK]`, ...
@@ -54,7 +58,7 @@ class Vocabulary:
             raise ValueError(f"token ids must lie in 0..{self.size - 1}; got {ids.min()}..{ids.max()}")
         if ids.size and ids.min() < self.A:
             return "".join(self.tokens[i] for i in ids)
-        return self._to_letter[ids.astype(np.uint8)].tobytes().decode("ascii")
+        return ids.astype(np.uint8).tobytes().translate(self._to_letter).decode("ascii")
 
     @cached_property
     def complement(self) -> np.ndarray:
@@ -85,17 +89,15 @@ class Vocabulary:
         }
 
     @cached_property
-    def _from_letter(self) -> np.ndarray:
-        table = np.full(256, self.UNK, np.uint8)
+    def _from_letter(self) -> bytes:
+        table = bytearray([self.UNK] * 256)
         for letter in "ACGTN":
-            table[[ord(letter), ord(letter.lower())]] = self.tokens.index(letter)
-        return table
+            table[ord(letter)] = table[ord(letter.lower())] = self.tokens.index(letter)
+        return bytes(table)
 
     @cached_property
-    def _to_letter(self) -> np.ndarray:
-        table = np.zeros(256, np.uint8)
-        table[self.A : self.N + 1] = np.frombuffer(b"ACGTN", np.uint8)
-        return table
+    def _to_letter(self) -> bytes:
+        return bytes.maketrans(bytes(range(self.A, self.N + 1)), b"ACGTN")
 
 
 DNA = Vocabulary()

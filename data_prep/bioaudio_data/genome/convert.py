@@ -14,9 +14,9 @@ from bioaudio_data.atomic_folder import atomic_folder, check_space
 from bioaudio_data.genome.fasta import Ambiguous
 from bioaudio_data.genome.index import BASES_FILE, INDEX_FILE, Contig, GenomeIndex, Source
 from bioaudio_data.genome.source import read_source, sha256_of, store_bytes
-from bioaudio_data.genome.store import TOKEN_BITS, GenomeStore
+from bioaudio_data.genome.store import GenomeStore
 from bioaudio_data.genome.stream import BaseStream, ContigStart
-from bioaudio_data.vocabulary import DNA, SOFT_MASK_BIT
+from bioaudio_data.vocabulary import DNA, SOFT_MASK_BIT, TOKEN_BITS
 
 SoftMask = Literal["keep", "drop"]
 
