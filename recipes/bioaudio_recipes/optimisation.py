@@ -1,4 +1,4 @@
-"""AdamW with linear warm-up and cosine decay, gradients normalised by what the whole step counted, and clipping."""
+"""AdamW, a learning rate that warms up and decays over the whole run, rescaled and clipped gradients."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from bioaudio_mamba import optimizer_groups
 from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
+
+from bioaudio_mamba import optimizer_groups
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,7 @@ class OptimizerConfig:
     """Also keep an exponential average of the weights with this decay, then validated and exported."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.learning_rate:
+        if not self.learning_rate > 0:
             raise ValueError(f"--optimizer.learning_rate must be above 0, got {self.learning_rate}")
         if not 0 <= self.lr_min <= self.learning_rate:
             raise ValueError(f"--optimizer.lr_min must lie in [0, learning_rate], got {self.lr_min}")
@@ -49,7 +50,7 @@ class OptimizerConfig:
 
 
 def learning_rate_at(step: int, total_steps: int, config: OptimizerConfig) -> float:
-    """Learning rate of optimizer step `step` (from 0) of `total_steps`: linear warm-up, then a cosine to `lr_min`.
+    """Learning rate of step `step` (from 0) of `total_steps`: linear warm-up, then a cosine to `lr_min`.
 
     The first step of a warm-up of w steps takes 1/w of the peak; the last step of the run takes `lr_min`.
     """
@@ -84,5 +85,5 @@ def rescale_and_clip(parameters: Iterable[nn.Parameter], scale: Tensor, clip_nor
     """
     with_gradient = [p for p in parameters if p.grad is not None]
     gradients = [p.grad for p in with_gradient if p.grad is not None]
-    torch._foreach_mul_(gradients, scale.to(gradients[0].dtype))
+    torch._foreach_mul_(gradients, scale.to(gradients[0].dtype))  # pyright: ignore[reportPrivateImportUsage]
     return nn.utils.clip_grad_norm_(with_gradient, clip_norm, foreach=True)

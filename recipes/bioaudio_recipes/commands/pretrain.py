@@ -33,9 +33,9 @@ def pretrain(
     data: GenomeData,
     schedule: LengthWarmup,
     model: MambaConfig | Preset | None = None,
-    optimizer: OptimizerConfig = OptimizerConfig(),
-    validation: ValidationConfig = ValidationConfig(),
-    trainer: TrainerConfig = TrainerConfig(),
+    optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008
+    validation: ValidationConfig = ValidationConfig(),  # noqa: B008
+    trainer: TrainerConfig = TrainerConfig(),  # noqa: B008
     init_from: Path | None = None,
     resume: Literal["auto", "never"] | Path = "auto",
     seed: int = 0,
@@ -53,8 +53,8 @@ def pretrain(
         validation: when and at which lengths the validation split is read.
         trainer: devices, precision, micro-batches, logging and checkpoints.
         init_from: folder of a model to start from instead of fresh weights.
-        resume: auto goes on from the newest checkpoint of `out`, never refuses an `out` that has one, a path goes on
-            from that checkpoint.
+        resume: auto goes on from the newest checkpoint of `out`, never refuses an `out` with one, a path goes
+            on from that checkpoint.
         seed: of the weights, the order of windows and their augmentation.
 
     Raises:
@@ -123,7 +123,7 @@ def _summary(folder: RunFolder, save: SaveAndStop, parameters: int, perplexity: 
     measured = ", ".join(f"{value:.4f} at {length}" for length, value in perplexity.items())
     return "\n".join(
         [
-            f"{state} {parameters:,} parameters for {save.step:,} of {save.total_steps:,} steps: {folder.model}",
+            f"{state} {parameters:,} parameters, {save.step:,} of {save.total_steps:,} steps: {folder.model}",
             *([f"validation perplexity: {measured}"] if measured else []),
             *(["the same command goes on from here"] if save.step < save.total_steps else []),
         ]

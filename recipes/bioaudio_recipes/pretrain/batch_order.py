@@ -1,4 +1,4 @@
-"""Which windows each micro-batch of a whole run holds: a pure function of its number, so a run can go on anywhere."""
+"""Which windows each micro-batch of a run holds: a function of its number, so a run can go on from anywhere."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class BatchKey(NamedTuple):
 
 
 class BatchOrder(Sampler[BatchKey]):
-    """Keys of all micro-batches that one rank trains on, from micro-batch `start` to the end of the last stage.
+    """Keys of all micro-batches that one rank trains on, from number `start` to the end of the last stage.
 
-    A stage reads its windows in epochs without a break: each epoch is a permutation drawn from (seed, stage, epoch),
-    and a step that an epoch does not fill takes the rest from the next. An optimizer step is cut into micro-batches
-    and the ranks take them in turn, so neither changes which windows a step holds.
+    A stage reads its windows in epochs without a break: each epoch is a permutation drawn from (seed, stage,
+    epoch), and a step that an epoch does not fill takes the rest from the next. An optimizer step is cut into
+    micro-batches and the ranks take them in turn, so neither changes which windows a step holds.
 
     Args:
         stages: in the order of training.
@@ -50,8 +50,8 @@ class BatchOrder(Sampler[BatchKey]):
         for stage in stages:
             if stage.batch_size % (accumulation * world_size):
                 raise ValueError(
-                    f"{stage.batch_size} windows a step do not divide into {accumulation} micro-batches on each of "
-                    f"{world_size} devices"
+                    f"{stage.batch_size} windows a step do not divide into {accumulation} micro-batches on "
+                    f"each of {world_size} devices"
                 )
         self.stages = tuple(stages)
         self.seed = seed
@@ -134,6 +134,6 @@ class ResumableLoader(DataLoader[torch.Tensor]):
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:
-    """Ctrl-C reaches the whole process group: the workers stay, so that the run can finish its step and save."""
+    """Ctrl-C reaches the whole process group: workers stay, so that the run can finish its step and save."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

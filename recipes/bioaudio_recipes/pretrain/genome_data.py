@@ -12,6 +12,7 @@ from typing import Any, Literal
 from bioaudio_data.augment import Augmentation
 from bioaudio_data.bed import read_bed
 from bioaudio_data.genome import GenomeStore
+from bioaudio_data.interval import Interval
 from bioaudio_data.leakage import check_leakage
 from bioaudio_data.splits import Splits, split_by_column, split_by_contig, split_by_fraction
 from bioaudio_data.windows import WindowRule, Windows
@@ -36,7 +37,7 @@ class GenomeData:
     test: tuple[float, float] = (0.9, 1.0)
     """Split `fraction`: the same for the final test, which pretraining never reads."""
     guard: int | None = None
-    """Split `fraction`: bases left out at each border; 100,000 unless given (great apes drift apart by 65 kb)."""
+    """Split `fraction`: bases left out at each border, 100,000 unless given (apes drift apart by 65 kb)."""
     valid_contigs: tuple[str, ...] = ()
     """Split `contig`: contigs for validation."""
     test_contigs: tuple[str, ...] = ()
@@ -52,8 +53,8 @@ class GenomeData:
     soft_mask_weight: float = 1.0
     """Weight in the loss of repeats (soft-masked bases); 1 trains on them like on all others."""
     leakage: Literal["refuse", "warn"] = "refuse"
-    """What to do where training windows reach the bases of another split, as those of 2^18 and more of rule `mamba`
-    do on short segments."""
+    """What to do where training windows reach the bases of another split, as those of rule `mamba` do where
+    they are longer than a segment."""
 
     def __post_init__(self) -> None:
         if not self.genomes:
@@ -62,11 +63,11 @@ class GenomeData:
             )
         if (self.split == "bed") != (self.bed is not None):
             raise ValueError(
-                f"--data.bed goes with --data.split bed, and only with it; the split is {self.split}"
+                f"--data.bed goes with --data.split bed and only with it; the split is {self.split}"
             )
         if (self.split == "contig") != bool(self.valid_contigs):
             raise ValueError(
-                f"--data.valid_contigs goes with --data.split contig, and only with it; the split is {self.split}"
+                f"--data.valid_contigs goes with --data.split contig and only with it, not {self.split}"
             )
         if not 0 <= self.soft_mask_weight <= 1:
             raise ValueError(f"--data.soft_mask_weight must lie in [0, 1], got {self.soft_mask_weight}")
@@ -144,7 +145,7 @@ def _digest(splits: Splits) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _segments(splits: Splits, split: str, store: GenomeStore) -> list:
+def _segments(splits: Splits, split: str, store: GenomeStore) -> list[Interval]:
     if not splits.get(split):
         raise ValueError(
             f"genome store {store.path} has no segment in split {split!r}; it has {', '.join(splits)}"

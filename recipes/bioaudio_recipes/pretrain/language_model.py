@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -24,9 +24,9 @@ class LanguageModel(LightningModule):
     """Trains a `CausalLM` on packed windows.
 
     Backward passes run on sums of losses divided by the step's nominal number of tokens. Before clipping, all
-    gradients are rescaled once from that number to the weight of the bases that the step really predicted, over all
-    micro-batches and ranks: the loss of a step is a mean over its bases however it was cut, and a step without any
-    base has no gradient instead of NaN.
+    gradients are rescaled once, from that number to the weight of the bases that the step predicted over
+    all micro-batches and ranks: the loss of a step is a mean over its bases however it was cut, and a step
+    without any base has no gradient instead of NaN.
 
     Args:
         model: what is trained.
@@ -71,10 +71,10 @@ class LanguageModel(LightningModule):
     @property
     def result(self) -> CausalLM:
         """The model that is validated and exported: the averaged one where an average is kept."""
-        return self.averaged.module if self.averaged is not None else self.model
+        return cast(CausalLM, self.averaged.module) if self.averaged is not None else self.model
 
     def on_train_start(self) -> None:
-        """Bring the sums to the device; they are no buffers, which DDP would overwrite with those of rank 0."""
+        """Bring the sums to the device; as buffers, DDP would overwrite them with those of rank 0."""
         self.step_sums = self.step_sums.to(self.device)
         self.interval_sums = self.interval_sums.to(self.device)
 

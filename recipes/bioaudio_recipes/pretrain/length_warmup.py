@@ -1,4 +1,4 @@
-"""Sequence-length warm-up: stages of growing windows, every optimizer step of every stage on the same token count."""
+"""Sequence-length warm-up: stages of growing windows, with as many tokens in every optimizer step."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Stage:
     def __post_init__(self) -> None:
         if self.length < 2:
             raise ValueError(
-                f"--schedule.stages: a window of {self.length} bases predicts nothing; length must be 2 or more"
+                f"--schedule.stages: length must be 2 or more, a window of {self.length} predicts nothing"
             )
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(
@@ -69,14 +69,14 @@ class LengthWarmup:
         for length in self.lengths:
             if tokens_per_microbatch % length:
                 raise ValueError(
-                    f"--trainer.tokens_per_microbatch {tokens_per_microbatch} is not a whole number of windows of "
-                    f"{length} bases; make it a multiple of every stage's length"
+                    f"--trainer.tokens_per_microbatch {tokens_per_microbatch} is not a multiple of "
+                    f"{length} bases, the length of a stage; make it one of every stage's length"
                 )
         accumulation, rest = divmod(self.tokens_per_step, tokens_per_microbatch * devices)
         if rest or not accumulation:
             raise ValueError(
-                f"--schedule.tokens_per_step {self.tokens_per_step} is not a whole number of micro-batches of "
-                f"{tokens_per_microbatch} tokens on each of {devices} devices; change --trainer.tokens_per_microbatch"
+                f"--schedule.tokens_per_step {self.tokens_per_step} is not a whole number of micro-batches "
+                f"(--trainer.tokens_per_microbatch {tokens_per_microbatch}) on each of {devices} devices"
             )
         return accumulation
 

@@ -1,4 +1,4 @@
-"""The loss of next-token prediction as sums, so that a step over any number of micro-batches and ranks is exact."""
+"""The loss of next-token prediction as sums, exact over any number of micro-batches and ranks."""
 
 from __future__ import annotations
 

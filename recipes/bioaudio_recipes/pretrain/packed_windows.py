@@ -1,4 +1,4 @@
-"""Reading many windows of several genomes at once, one byte a base: token id, and the soft-mask bit above it."""
+"""Reading many windows of several genomes at once, one byte a base: token id and soft-mask bit."""
 
 from __future__ import annotations
 

@@ -51,5 +51,6 @@ def _check_vocabulary(folder: Path, extra: dict[str, Any]) -> None:
     if vocabulary.get("fingerprint") != DNA.fingerprint():
         raise ValueError(
             f"checkpoint {folder} has the vocabulary {vocabulary.get('name', 'of an unknown kind')} "
-            f"({vocabulary.get('fingerprint', 'no fingerprint')}), this run needs {DNA.name} ({DNA.fingerprint()})"
+            f"({vocabulary.get('fingerprint', 'no fingerprint')}); this run needs {DNA.name} "
+            f"({DNA.fingerprint()})"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,7 +25,7 @@ class ValidationConfig:
     """When and on what the model is validated while it trains."""
 
     lengths: list[int] = field(default_factory=list)
-    """Window lengths to validate at; empty for those of the schedule. Longer ones than were trained on may be given."""
+    """Window lengths to validate at, longer than those of training if you like; empty for the schedule's."""
     max_bases: int = 2**20
     """Bases read at each length, in windows spread evenly over the validation split."""
     every: int | None = None
@@ -38,7 +38,7 @@ class ValidationConfig:
             raise ValueError("--validation.max_bases and --validation.every must be 1 or more")
 
 
-def validation_columns(lengths: Sequence[int]) -> list[str]:
+def validation_columns(lengths: Iterable[int]) -> list[str]:
     """Columns of metrics.csv that validation fills."""
     return [f"val/{name}@{length}" for length in lengths for name in ("perplexity", "bits_per_base")]
 

@@ -1,4 +1,4 @@
-"""Checkpoint files of a run: written whole or not at all, the last few kept, the newest sound one found again."""
+"""Checkpoint files of a run: written whole or not at all, the last few kept, the newest sound one found."""
 
 from __future__ import annotations
 
@@ -144,6 +144,6 @@ def _check_same(checkpoint: Checkpoint, numbers: Mapping[str, Any]) -> None:
 
 
 def _to_disk(path: Path) -> None:
-    """Wait until the file's content is on the disk, so that its new name never outlives a crash without it."""
+    """Wait until the content is on the disk, so that its new name never outlives a crash without it."""
     with path.open("rb") as file:
         os.fsync(file.fileno())

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
-from lightning.pytorch.utilities.warnings import PossibleUserWarning
 from torch.utils.data import DataLoader
 
 from bioaudio_recipes.training.checkpoints import Checkpoint
@@ -40,7 +40,7 @@ class TrainerConfig:
     log_every: int = 10
     """Optimizer steps from one row of metrics.csv to the next."""
     checkpoint_every: int = 200
-    """Optimizer steps from one checkpoint to the next; one is also made at the end and when the run is stopped."""
+    """Optimizer steps from one checkpoint to the next; the end and a stop make one too."""
     keep_checkpoints: int = 2
     """Newest checkpoints to keep."""
     max_minutes: float | None = None

@@ -1,4 +1,4 @@
-"""metrics.csv and TensorBoard of a run: one row a logged step, continued without a seam when a run goes on."""
+"""metrics.csv and TensorBoard of a run: one row a logged step, without a seam where a run goes on."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class MetricsLog:
     Args:
         folder: of the run.
         columns: names of all values that will be logged, in the order of the file.
-        after_step: steps that are already done and stay; later rows, written by a run that was killed before its
-            next checkpoint, are dropped. None starts the file anew.
+        after_step: steps that are already done and stay; later rows, of a run that was killed before its next
+            checkpoint, are dropped. None starts the file anew.
         active: False on all ranks but the first, which leave the writing to it.
     """
 

@@ -17,7 +17,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class SaveAndStop(StepCallback):
-    """Saves every `every` steps, at the last step, and at the first step after a signal or the end of the time.
+    """Saves every `every` steps, at the last step, and at the first step after a signal or once time is up.
 
     A second signal ends the run at once.
 

@@ -1,0 +1,98 @@
+"""Tiny pretraining runs, in processes of their own that can be killed at a chosen micro-batch."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from bioaudio_data.genome import convert_genome
+from bioaudio_recipes.commands.pretrain import pretrain
+from bioaudio_recipes.optimisation import OptimizerConfig
+from bioaudio_recipes.pretrain.genome_data import GenomeData
+from bioaudio_recipes.pretrain.language_model import LanguageModel
+from bioaudio_recipes.pretrain.length_warmup import LengthWarmup, Stage
+from bioaudio_recipes.pretrain.validation import ValidationConfig
+from bioaudio_recipes.training.engine import TrainerConfig
+
+from bioaudio_mamba import MambaConfig
+
+STEPS = (7, 6)
+"""Optimizer steps of the two stages."""
+ACCUMULATION = 2
+TIMINGS = ("train/tokens_per_second", "train/peak_memory_gb")
+
+
+@dataclass(frozen=True)
+class Interruption:
+    """What happens to a run before one of its micro-batches, counted over the whole run."""
+
+    microbatch: int
+    signal: signal.Signals
+
+
+def make_store(folder: Path, bases: int = 6000, seed: int = 0, letters: str = "ACGT") -> Path:
+    """A store of one random contig."""
+    text = "".join(np.random.default_rng(seed).choice(list(letters), bases))
+    fasta = folder / "random.fa"
+    fasta.write_text(f">contig\n{text}\n")
+    return convert_genome([fasta], folder / "store", progress=False).path
+
+
+def arguments(store: Path, out: Path, **trainer: Any) -> dict[str, Any]:
+    """A run of 13 steps in two stages, with everything switched on that a checkpoint has to carry."""
+    engine = {
+        "accelerator": "cpu",
+        "num_workers": 0,
+        "log_every": 2,
+        "checkpoint_every": 3,
+        "progress": False,
+    }
+    return {
+        "out": out,
+        "data": GenomeData(genomes=[store], guard=100, soft_mask_weight=0.5, max_shift=3),
+        "schedule": LengthWarmup(
+            stages=[Stage(length=16, steps=STEPS[0]), Stage(length=32, steps=STEPS[1])], tokens_per_step=128
+        ),
+        "model": MambaConfig(d_model=8, n_layer=1, d_state=4),
+        "optimizer": OptimizerConfig(ema_decay=0.9),
+        "validation": ValidationConfig(max_bases=128, every=5),
+        "trainer": TrainerConfig(tokens_per_microbatch=128 // ACCUMULATION, **(engine | trainer)),
+    }
+
+
+def run(values: dict[str, Any], interruption: Interruption | None = None) -> int:
+    """Run `pretrain` in a fresh process; returns its exit code, negative for a signal it died of."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "bioaudio_recipes.commands.pretrain"])
+    process = context.Process(target=_run, args=(values, interruption))
+    process.start()
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def _run(values: dict[str, Any], interruption: Interruption | None) -> None:
+    torch.set_num_threads(1)
+    multiprocessing.set_start_method(
+        "fork", force=True
+    )  # loading workers start at once, with nothing to import
+    if interruption is not None:
+        _interrupt(interruption)
+    pretrain(**values)
+
+
+def _interrupt(interruption: Interruption) -> None:
+    train = LanguageModel.training_step
+
+    def training_step(self: LanguageModel, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        if batch_idx == interruption.microbatch:
+            os.kill(os.getpid(), interruption.signal)
+        return train(self, batch, batch_idx)
+
+    LanguageModel.training_step = training_step
