@@ -1,0 +1,84 @@
+"""Where a value lies on an axis, linear or logarithmic, and which values are labelled."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+BINARY_PREFIXES = ((2**30, "G"), (2**20, "M"), (2**10, "k"))
+DECIMAL_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Maps values from `low` to `high` to pixels from `start` to `end`."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    is_log: bool = False
+    """Equal ratios, not equal differences, take equal space."""
+
+    def place(self, value: float) -> float:
+        """Pixel of a value."""
+        low, high, at = (map(math.log, (self.low, self.high, value)) if self.is_log
+                         else (self.low, self.high, value))  # fmt: skip
+        return self.start + (at - low) / (high - low) * (self.end - self.start)
+
+    def ticks(self, most: int) -> list[float]:
+        """At most about `most` round values within the axis: powers of two on a logarithmic one."""
+        return (
+            _powers_of_two(self.low, self.high, most)
+            if self.is_log
+            else _round_values(self.low, self.high, most)
+        )
+
+
+def span(values: Iterable[float], margin: float = 0.06, floor: float | None = None) -> tuple[float, float]:
+    """Lowest and highest of the values, widened by `margin` of their distance; never below `floor`."""
+    found = list(values)
+    low, high = min(found), max(found)
+    extra = (high - low) * margin or abs(high) * margin or 1.0
+    return (low - extra if floor is None else max(floor, low - extra)), high + extra
+
+
+def tick_labels(ticks: list[float]) -> list[str]:
+    """Labels with as many decimals as tell the ticks apart, the same for all; thousands as k, M, ..."""
+    largest = max(map(abs, ticks), default=0.0)
+    if 0 < largest < 1e-3:
+        return [f"{tick:.3g}" for tick in ticks]
+    scale, prefix = next(((s, p) for s, p in DECIMAL_PREFIXES if largest >= max(s, 1e4)), (1.0, ""))
+    step = min((abs(b - a) / scale for a, b in zip(ticks, ticks[1:], strict=False)), default=1.0)
+    decimals = next((d for d in range(6) if abs(step - round(step, d)) < 1e-9 * max(step, 1e-9)), 6)
+    return [f"{tick / scale:.{decimals}f}{prefix if tick else ''}" for tick in ticks]
+
+
+def bases_label(bases: float) -> str:
+    """A length in bases: 512, 1k, 64k, 1M, where k is 1,024."""
+    for scale, prefix in BINARY_PREFIXES:
+        if bases >= scale:
+            return f"{bases / scale:.4g}{prefix}"
+    return f"{bases:.4g}"
+
+
+def quantity(value: float, digits: int = 3) -> str:
+    """A large number in words of science: 1.4 M, 403 M, 2.1 G."""
+    for scale, prefix in DECIMAL_PREFIXES:
+        if abs(value) >= scale:
+            return f"{value / scale:.{digits}g} {prefix}"
+    return f"{value:.{digits}g}"
+
+
+def _round_values(low: float, high: float, most: int) -> list[float]:
+    rough = (high - low) / most
+    magnitude = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * magnitude for m in (1, 2, 2.5, 5, 10) if m * magnitude >= rough * 0.999)
+    return [i * step for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+
+
+def _powers_of_two(low: float, high: float, most: int) -> list[float]:
+    first, last = math.ceil(math.log2(low) - 1e-9), math.floor(math.log2(high) + 1e-9)
+    step = max(1, math.ceil((last - first + 1) / most))
+    return [2.0**power for power in range(first, last + 1, step)]

@@ -1,0 +1,68 @@
+"""The whole page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from importlib.resources import files
+
+from bioaudio_recipes.report.classification_figures import classification_figures
+from bioaudio_recipes.report.markup import Markup, element
+from bioaudio_recipes.report.overview import headline, title_of, what_was_run
+from bioaudio_recipes.report.perplexity_figures import perplexity_figures
+from bioaudio_recipes.report.run_results import RunResults
+from bioaudio_recipes.report.training_figures import classifier_training, training_figures
+
+NOTHING_FETCHED = "default-src 'none'; style-src 'unsafe-inline'"
+"""The page's own rule to the browser: fetch nothing, run nothing."""
+
+
+def report_page(runs: Sequence[RunResults], date: str) -> str:
+    """HTML of the report on one run or several.
+
+    Args:
+        runs: what their folders hold.
+        date: when the page is written.
+    """
+    several = len(runs) > 1
+    main = [
+        element(
+            "header",
+            element("p", "bioaudio report", class_="kicker"),
+            element("h1", title_of(runs)),
+            element("p", f"Written {date}", class_="muted"),
+        ),  # fmt: skip
+    ]
+    if not several:
+        main.append(headline(runs[0]))
+    main.append(_section("Held-out perplexity", perplexity_figures(runs)))
+    for number, run in enumerate(runs):
+        name = f": {run.name}" if several else ""
+        key = f"run{number}"
+        if several:
+            main += [element("h2", run.name, class_="run"), headline(run)]
+        if run.classification is not None:
+            main.append(_section(f"Classification{name}", classification_figures(run.classification, key)))
+        main.append(_section(f"Fine-tuning{name}", classifier_training(run.finetuning, key)))
+        main.append(_section(f"Training{name}", training_figures(run.metrics, key)))
+        main.append(element("section", element("h2", f"What was run{name}"), what_was_run(run)))
+    style = Markup(files("bioaudio_recipes.report").joinpath("style.css").read_text(encoding="utf-8"))
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=NOTHING_FETCHED),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="color-scheme", content="light dark"),
+        element("title", f"{title_of(runs)} - bioaudio report"),
+        element("style", style),
+    )
+    return (
+        "<!DOCTYPE html>\n" + element("html", head, element("body", element("main", *main)), lang="en") + "\n"
+    )
+
+
+def _section(title: str, figures: Iterable[Markup]) -> Markup:
+    """A heading with its figures; nothing where there is none."""
+    found = list(figures)
+    if not found:
+        return Markup("")
+    return element("section", element("h2", title), element("div", *found, class_="figures"))

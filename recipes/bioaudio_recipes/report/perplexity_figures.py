@@ -1,0 +1,129 @@
+"""Figures of held-out perplexity: against context length, and against the distance from the window's start."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from bioaudio_recipes.report.axis import bases_label
+from bioaudio_recipes.report.figure import figure
+from bioaudio_recipes.report.line_chart import LineChart, Rule, Series
+from bioaudio_recipes.report.markup import Markup
+from bioaudio_recipes.report.run_results import RunResults
+from bioaudio_recipes.report.table import table
+
+Scored = Sequence[tuple[str, Mapping[str, Any]]]
+"""Results of `bioaudio evaluate`, each with the name of its run."""
+
+
+def perplexity_figures(runs: Sequence[RunResults]) -> Iterator[Markup]:
+    """Two figures for each genome and split that was evaluated, with all runs in one."""
+    groups: dict[tuple[str, str], list[tuple[str, Mapping[str, Any]]]] = {}
+    for run in runs:
+        for result in run.perplexity:
+            where = str(result.get("genome", "")), str(result.get("split", ""))
+            groups.setdefault(where, []).append((run.name, result))
+    for number, ((genome, split), scored) in enumerate(groups.items()):
+        yield _by_length(scored, f"{split} split of {genome}", f"perplexity-{number}")
+        if any(entry.get("by_position") for _, result in scored for entry in result["lengths"]):
+            yield _by_position(scored, f"{split} split of {genome}", f"position-{number}")
+
+
+def best_baseline(result: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The counting model with the lowest perplexity, if any was scored."""
+    return min(result["baselines"], key=lambda entry: entry["perplexity"], default=None)
+
+
+def _by_length(scored: Scored, where: str, identifier: str) -> Markup:
+    series = [
+        Series(
+            name=name,
+            x=[entry["length"] for entry in result["lengths"]],
+            y=[entry["perplexity"] for entry in result["lengths"]],
+            color=color,
+            has_markers=True,
+        )
+        for color, (name, result) in enumerate(scored)
+    ]
+    lengths = sorted({entry["length"] for _, result in scored for entry in result["lengths"]})
+    caption = (
+        f"Perplexity on the {where} against the length of the window, every length reading the same bases. "
+        "A blind guess among four bases has 4."
+    )
+    baselines = _baselines(scored)
+    if baselines:
+        caption += (
+            " Dashed lines: counting models of the same training bases on both strands, tuned on the validation "
+            "split and scored on the same test bases."
+        )
+    chart = LineChart(
+        title=f"Perplexity by context length, {where}",
+        description=caption,
+        x_label="context length (bases; k = 1,024)",
+        y_label="perplexity",
+        series=series,
+        rules=[Rule(name=entry["name"], y=entry["perplexity"]) for entry in baselines],
+        x_log=True,
+        x_ticks=lengths if len(lengths) <= 8 else (),
+        x_text=bases_label,
+    )
+    rows = [
+        [f"{name} at {entry['length']:,}", *_numbers(entry)]
+        for name, result in scored
+        for entry in result["lengths"]
+    ]
+    rows += [[entry["name"], *_numbers(entry)] for entry in baselines]
+    header = ["model", "perplexity", "bits per base", "bases predicted"]
+    return figure(chart, caption, table(f"Perplexity on the {where}", header, rows), identifier)
+
+
+def _by_position(scored: Scored, where: str, identifier: str) -> Markup:
+    longest = [(name, max(result["lengths"], key=lambda entry: entry["length"])) for name, result in scored]
+    series = [
+        Series(
+            name=f"{name}, windows of {bases_label(entry['length'])}",
+            x=[math.sqrt(bin_["first"] * bin_["last"]) for bin_ in entry["by_position"]],
+            y=[bin_["bits_per_base"] for bin_ in entry["by_position"]],
+            color=color,
+        )
+        for color, (name, entry) in enumerate(longest)
+        if entry.get("by_position")
+    ]
+    caption = (
+        f"What a base of the {where} costs, by how many bases of its window were read before it, in the longest "
+        "windows: where the curve still falls, more context still helps. Half an octave a point; the leftmost points "
+        "are means over few bases."
+    )
+    chart = LineChart(
+        title=f"Bits per base by distance from the window's start, {where}",
+        description=caption,
+        x_label="bases read before (k = 1,024)",
+        y_label="bits per base",
+        series=series,
+        rules=[Rule(name=entry["name"], y=entry["bits_per_base"]) for entry in _baselines(scored)[-1:]],
+        x_log=True,
+        x_text=bases_label,
+    )
+    rows = [
+        [
+            f"{name}: {bin_['first']:,} to {bin_['last']:,}",
+            f"{bin_['bits_per_base']:.4f}",
+            f"{bin_.get('bases', 0):,}",
+        ]
+        for name, entry in longest
+        for bin_ in entry.get("by_position", [])
+    ]
+    header = ["bases read before", "bits per base", "bases predicted"]
+    return figure(chart, caption, table(f"Bits per base by position, {where}", header, rows), identifier)
+
+
+def _baselines(scored: Scored) -> list[Mapping[str, Any]]:
+    """Those of the first run that has any, worst first: runs on one split have the same ones."""
+    found = next((result["baselines"] for _, result in scored if result["baselines"]), [])
+    return sorted(found, key=lambda entry: -entry["perplexity"])
+
+
+def _numbers(entry: Mapping[str, Any]) -> list[str]:
+    bases = f"{entry['bases']:,}" if "bases" in entry else ""
+    return [f"{entry['perplexity']:.4f}", f"{entry['bits_per_base']:.4f}", bases]
