@@ -28,6 +28,11 @@ class ResidualLayer(nn.Module):
         self.norm = RMSNorm(config.d_model, config.norm_eps)
         self.mixer = MambaBlock(config, generator)
 
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw all weights anew."""
+        self.norm.reset_parameters()
+        self.mixer.reset_parameters(generator)
+
     def forward(
         self, x: Float[Tensor, "batch length d_model"], state: BlockState | None = None
     ) -> tuple[Float[Tensor, "batch length d_model"], BlockState]:
@@ -58,6 +63,13 @@ class Mamba(nn.Module):
         initialisation.embedding_(self.embeddings.weight, generator)
         self.layers = nn.ModuleList(ResidualLayer(config, generator) for _ in range(config.n_layer))
         self.norm_f = RMSNorm(config.d_model, config.norm_eps)
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw all weights anew, as construction does, on the device where they are now."""
+        initialisation.embedding_(self.embeddings.weight, generator)
+        for layer in self._residual_layers():
+            layer.reset_parameters(generator)
+        self.norm_f.reset_parameters()
 
     def initial_state(self, batch_size: int, device: torch.device | str | None = None) -> ModelState:
         """The state before the first token, all zeros, on `device` (None: where the weights are)."""
@@ -101,7 +113,7 @@ class Mamba(nn.Module):
         """The residual stream's start."""
         if tokens.device.type == "cpu" and not torch.compiler.is_compiling():
             # A GPU checks for itself, and asking it would make it wait.
-            check_tokens(tokens, self.config.vocab_size)
+            _check_tokens(tokens, self.config.vocab_size)
         return at_least_float32(self.embeddings(tokens.long()))
 
     def _residual_layers(self) -> Iterator[ResidualLayer]:
@@ -113,7 +125,7 @@ class Mamba(nn.Module):
         return state
 
 
-def check_tokens(tokens: Integer[Tensor, "*batch"], vocab_size: int) -> None:
+def _check_tokens(tokens: Integer[Tensor, "*batch"], vocab_size: int) -> None:
     """Raise ValueError unless every token lies in [0, vocab_size)."""
     if tokens.numel() == 0:
         return

@@ -63,7 +63,7 @@ class MambaBlock(nn.Module):
         config = self.config
         initialisation.linear_(self.in_proj.weight, generator)
         initialisation.linear_(self.conv1d.weight, generator)
-        initialisation.uniform_(self.conv1d.bias, config.d_conv**-0.5, generator)
+        nn.init.uniform_(self.conv1d.bias, -(config.d_conv**-0.5), config.d_conv**-0.5, generator=generator)
         initialisation.linear_(self.x_proj.weight, generator)
         initialisation.linear_(self.dt_proj.weight, generator)
         initialisation.dt_bias_(
@@ -88,16 +88,15 @@ class MambaBlock(nn.Module):
         return BlockState(conv, torch.zeros(batch_size, d_inner, d_state, dtype=ssm_dtype, device=device))
 
     def forward(
-        self, x: Float[Tensor, "batch length d_model"], state: BlockState | None = None
+        self, hidden: Float[Tensor, "batch length d_model"], state: BlockState | None = None
     ) -> tuple[Float[Tensor, "batch length d_model"], BlockState]:
         """Map a sequence that follows on from `state` (None: the start), and return the state after it.
 
         Gradients flow through both states. The kernels read x, z, B and C as slices of the projections.
         """
-        conv_state, ssm_state = (None, None) if state is None else state
         backend = self.config.backend
-        x, z = self.in_proj(x).chunk(2, dim=-1)
-        conv_state = None if conv_state is None else conv_state.to(x.dtype)
+        x, z = self.in_proj(hidden).chunk(2, dim=-1)
+        conv_state, ssm_state = (None, None) if state is None else (state.conv.to(x.dtype), state.ssm)
         weight, bias = self.conv1d.weight.squeeze(1), self.conv1d.bias
         x, conv_state = causal_conv1d(x, weight, bias, conv_state, activation="silu", backend=backend)
         dt, B, C = self._selection(x)
@@ -106,11 +105,11 @@ class MambaBlock(nn.Module):
         return self.out_proj(y), BlockState(conv_state, ssm_state)
 
     def step(
-        self, x: Float[Tensor, "batch d_model"], state: BlockState
+        self, hidden: Float[Tensor, "batch d_model"], state: BlockState
     ) -> tuple[Float[Tensor, "batch d_model"], BlockState]:
         """`forward` over a single time step."""
         backend = self.config.backend
-        x, z = self.in_proj(x).chunk(2, dim=-1)
+        x, z = self.in_proj(hidden).chunk(2, dim=-1)
         weight, bias = self.conv1d.weight.squeeze(1), self.conv1d.bias
         x, conv_state = causal_conv1d_step(
             x, weight, bias, state.conv.to(x.dtype), activation="silu", backend=backend

@@ -29,7 +29,7 @@ class MambaConfig:
     expand: int = 2
     """Width of a block's inside, in units of d_model (the paper's E)."""
     dt_rank: int | None = None
-    """Rank of the projection that makes dt; None means ceil(d_model / 16), and that number is kept as None."""
+    """Rank of the projection that makes dt; None means ceil(d_model / 16), and that is kept as None."""
     dt_min: float = 1e-3
     """Smallest time step at initialisation."""
     dt_max: float = 1e-1

@@ -12,26 +12,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-Generator = torch.Generator | None
 
-
-def linear_(weight: Float[Tensor, "d_out ..."], generator: Generator = None, *, scale: float = 1.0) -> None:
+def linear_(
+    weight: Float[Tensor, "d_out ..."], generator: torch.Generator | None = None, *, scale: float = 1.0
+) -> None:
     """Uniform within scale / sqrt(fan_in): at scale 1, torch's own start of linear layers and convolutions.
 
     A block's out_proj takes scale = 1/sqrt(n_layer): the residual stream sums n_layer of them, and so starts
     with the same variance at any depth (Radford et al. 2019, section 2.3).
     """
-    fan_in = math.prod(weight.shape[1:])
-    bound = scale * fan_in**-0.5
+    bound = scale * math.prod(weight.shape[1:]) ** -0.5
     nn.init.uniform_(weight, -bound, bound, generator=generator)
 
 
-def uniform_(tensor: Float[Tensor, " d_out"], bound: float, generator: Generator = None) -> None:
-    """Uniform(-bound, bound)."""
-    nn.init.uniform_(tensor, -bound, bound, generator=generator)
-
-
-def embedding_(weight: Float[Tensor, "vocab d_model"], generator: Generator = None) -> None:
+def embedding_(weight: Float[Tensor, "vocab d_model"], generator: torch.Generator | None = None) -> None:
     """Normal with a standard deviation of 0.02."""
     nn.init.normal_(weight, std=0.02, generator=generator)
 
@@ -45,7 +39,7 @@ def A_log_(A_log: Float[Tensor, "d_inner d_state"]) -> None:
 @torch.no_grad()
 def dt_bias_(
     bias: Float[Tensor, " d_inner"],
-    generator: Generator = None,
+    generator: torch.Generator | None = None,
     *,
     dt_min: float = 1e-3,
     dt_max: float = 1e-1,

@@ -25,14 +25,25 @@ class CausalLM(nn.Module):
         self.config = config
         self.backbone = Mamba(config, generator)
         self.lm_head = Linear(config.d_model, config.vocab_size, bias=False)
-        if config.tie_embeddings:
+        self._reset_head(generator)
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw all weights anew, as construction does: the second half of a start on the meta device.
+
+        After `to_empty`, which gives a tied head weights of its own, this ties it again.
+        """
+        self.backbone.reset_parameters(generator)
+        self._reset_head(generator)
+
+    def tie_weights(self) -> None:
+        """Make the head share the embedding's weights."""
+        self.lm_head.weight = self.backbone.embeddings.weight
+
+    def _reset_head(self, generator: torch.Generator | None) -> None:
+        if self.config.tie_embeddings:
             self.tie_weights()
         else:
             initialisation.linear_(self.lm_head.weight, generator)
-
-    def tie_weights(self) -> None:
-        """Make the head share the embedding's weights; needed again after `to_empty`, which parts them."""
-        self.lm_head.weight = self.backbone.embeddings.weight
 
     def initial_state(self, batch_size: int, device: torch.device | str | None = None) -> ModelState:
         """The state before the first token, all zeros, on `device` (None: where the weights are)."""

@@ -82,10 +82,13 @@ def test_a_generator_decides_all_weights_and_spares_the_global_state() -> None:
         assert torch.equal(a, c) != drawn, name
 
 
-def test_reset_parameters_draws_the_same_weights_as_construction() -> None:
-    config = MambaConfig(d_model=16, n_layer=2)
-    built = MambaBlock(config, torch.Generator().manual_seed(1))
-    redrawn = MambaBlock(config, torch.Generator().manual_seed(2))
-    redrawn.reset_parameters(torch.Generator().manual_seed(1))
-    for a, b in zip(built.parameters(), redrawn.parameters(), strict=True):
-        assert torch.equal(a, b)
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_model_started_on_the_meta_device_equals_one_built_in_place(tied: bool) -> None:
+    config = MambaConfig(d_model=16, n_layer=2, tie_embeddings=tied)
+    built = CausalLM(config, torch.Generator().manual_seed(1))
+    with torch.device("meta"):
+        deferred = CausalLM(config)
+    deferred.to_empty(device="cpu")
+    deferred.reset_parameters(torch.Generator().manual_seed(1))
+    for (name, a), (_, b) in zip(built.named_parameters(), deferred.named_parameters(), strict=True):
+        assert torch.equal(a, b), name
