@@ -35,8 +35,8 @@ class _Member(NamedTuple):
 def unpack(archive: Path, out: Path, *, progress: bool = True) -> Path:
     """Unpack a tar (plain, gzip, xz, bzip2) or zip archive into a new folder, whole or not at all.
 
-    Only files and folders come out, with default permissions. Links and devices are refused, as are names that
-    begin with `/` or a drive or lead upwards: a data set needs none of them.
+    Only files and folders come out, with default permissions. Links and devices are refused, as are names
+    that begin with `/` or a drive or lead upwards: a data set needs none of them.
 
     Returns:
         `out`.

@@ -70,12 +70,12 @@ def counter_hash(seed: int, epoch: int, index: NDArray[np.integer]) -> NDArray[n
     """
     state = np.zeros((), dtype=np.uint64)
     for counter in (np.asarray(seed % 2**64, np.uint64), np.asarray(epoch % 2**64, np.uint64), index):
-        state = _mix(state, counter.astype(np.uint64))
+        state = split_mix_64(state, counter.astype(np.uint64))
     return state
 
 
-def _mix(state: NDArray[np.uint64], counter: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Output number `counter` of the SplitMix64 sequence that starts at `state`."""
+def split_mix_64(state: NDArray[np.uint64], counter: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Output number `counter`, from 0, of the SplitMix64 generator seeded with `state`."""
     with np.errstate(over="ignore"):  # arithmetic modulo 2^64 is meant
         bits = np.asarray(state + (counter + np.uint64(1)) * _GOLDEN)
         bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import NamedTuple
@@ -42,6 +42,7 @@ def find_leaks(
     contig_lengths: Mapping[str, int] | None = None,
     *,
     max_shift: int = 0,
+    cut: Collection[str] | None = None,
 ) -> list[Leak]:
     """Every pair of splits, at every window length, whose windows share bases: O(n log n) in the segments.
 
@@ -50,20 +51,28 @@ def find_leaks(
         lengths: bases in a window.
         rule: where the windows of a segment lie.
         contig_lengths: lengths of the contigs, where known: what sticks out of a contig is no base.
-        max_shift: bases by which the augmentation may move any window to either side.
+        max_shift: bases by which the augmentation may move a window to either side.
+        cut: splits that are cut into windows by `rule`, and shifted: all unless given. Of the others, the
+            bases of their segments count, of which a leak names the first.
 
     Raises:
-        ValueError: as `Windows`, for a split that has no window of a length.
+        ValueError: as `Windows`, except that a split too small for a window cannot leak.
     """
     leaks = []
     for length in lengths:
-        windows = {name: Windows(split, length, rule, contig_lengths) for name, split in splits.items()}
-        line = _Line.of(windows.values(), contig_lengths, max_shift)
-        runs = {name: line.covered(each) for name, each in windows.items()}
-        for one, other in combinations(windows, 2):
+        reaches: dict[str, _Reach] = {}
+        for name, segments in splits.items():
+            whole = cut is not None and name not in cut
+            fitting = [s for s in segments if whole or rule != "tile" or len(s) >= length]
+            if fitting:
+                windows = Windows(fitting, *((1, "tile") if whole else (length, rule)), contig_lengths)
+                reaches[name] = _Reach(windows, 0 if whole else max_shift)
+        line = _Line.of(reaches.values(), contig_lengths)
+        runs = {name: line.covered(reach) for name, reach in reaches.items()}
+        for one, other in combinations(reaches, 2):
             bases, first = _shared(runs[one], runs[other])
             if bases:
-                pair = (line.window_over(windows[one], first), line.window_over(windows[other], first))
+                pair = (line.window_over(reaches[one], first), line.window_over(reaches[other], first))
                 leaks.append(Leak(length, (one, other), bases, pair))
     return leaks
 
@@ -75,13 +84,14 @@ def check_leakage(
     contig_lengths: Mapping[str, int] | None = None,
     *,
     max_shift: int = 0,
+    cut: Collection[str] | None = None,
 ) -> None:
     """Refuse splits whose windows share bases; arguments as `find_leaks`.
 
     Raises:
         ValueError: naming the first pair of windows that overlap and the number of bases shared.
     """
-    leaks = find_leaks(splits, lengths, rule, contig_lengths, max_shift=max_shift)
+    leaks = find_leaks(splits, lengths, rule, contig_lengths, max_shift=max_shift, cut=cut)
     if leaks:
         others = f" (and {len(leaks) - 1} more pairs of splits and lengths)" if len(leaks) > 1 else ""
         raise ValueError(
@@ -97,46 +107,59 @@ class _Runs(NamedTuple):
     ends: NDArray[np.int64]
 
 
+class _Reach(NamedTuple):
+    """Windows, and the bases by which each may move to either side."""
+
+    windows: Windows
+    shift: int
+
+    def spans(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """As those of the windows, for the segments that have windows, moved both ways."""
+        contig, starts, ends = (array[self.windows.numbers > 0] for array in self.windows.spans())
+        return contig, starts - self.shift, ends + self.shift
+
+
 class _Line(NamedTuple):
     """All contigs laid end to end on one line, `stride` apart, so that one sort serves them all."""
 
     place: Mapping[str, int]
-    stride: int
     limits: NDArray[np.int64]
-    max_shift: int
+    stride: int
 
     @classmethod
-    def of(
-        cls, windows: Iterable[Windows], contig_lengths: Mapping[str, int] | None, max_shift: int
-    ) -> _Line:
-        every = list(windows)
-        contigs = list(dict.fromkeys(contig for each in every for contig in each.contigs))
-        furthest = max(int(each.spans()[2].max()) for each in every) + max_shift
-        lengths = [furthest if contig_lengths is None else contig_lengths[contig] for contig in contigs]
-        place = {contig: i for i, contig in enumerate(contigs)}
-        return cls(place, max(lengths), np.array(lengths, dtype=np.int64), max_shift)
+    def of(cls, reaches: Iterable[_Reach], contig_lengths: Mapping[str, int] | None) -> _Line:
+        every = list(reaches)
+        contigs = dict.fromkeys(contig for reach in every for contig in reach.windows.contigs)
+        furthest = max((int(reach.spans()[2].max()) for reach in every), default=1)
+        limits = [furthest if contig_lengths is None else contig_lengths[contig] for contig in contigs]
+        return cls({contig: i for i, contig in enumerate(contigs)}, np.array(limits), max(limits, default=1))
 
-    def covered(self, windows: Windows) -> _Runs:
-        """The bases that a split's windows reach, as positions on the line."""
-        contig, starts, ends = (array[windows.spans()[1] < windows.spans()[2]] for array in windows.spans())
-        contig = np.array([self.place[name] for name in windows.contigs])[contig]
-        starts = np.maximum(starts - self.max_shift, 0) + contig * self.stride
-        ends = np.minimum(ends + self.max_shift, self.limits[contig]) + contig * self.stride
+    def covered(self, reach: _Reach) -> _Runs:
+        """The bases within reach, as positions on the line."""
+        contig, starts, ends = reach.spans()
+        contig = self._places(reach.windows)[contig]
+        starts = np.maximum(starts, 0) + contig * self.stride
+        ends = np.minimum(ends, self.limits[contig]) + contig * self.stride
         order = np.argsort(starts)
         starts, ends = starts[order], np.maximum.accumulate(ends[order])
         new = np.concatenate([[True], starts[1:] > ends[:-1]])
         return _Runs(starts[new], ends[np.concatenate([new[1:], [True]])])
 
-    def window_over(self, windows: Windows, position: int) -> Interval:
+    def window_over(self, reach: _Reach, position: int) -> Interval:
         """The first window that reaches a position on the line."""
+        windows, shift = reach
         place, base = divmod(position, self.stride)
         contig, starts, ends = windows.spans()
-        same = np.array([self.place[name] for name in windows.contigs])[contig] == place
-        reach = same & (starts - self.max_shift <= base) & (base < ends + self.max_shift)
-        numbers = windows.of_segment(int(np.argmax(reach)))
-        _, firsts = windows.locate(np.array(numbers))
-        near = (firsts - self.max_shift <= base) & (base < firsts + windows.length + self.max_shift)
-        return windows[numbers[int(np.argmax(near))]]
+        here = (self._places(windows)[contig] == place) & (starts - shift <= base) & (base < ends + shift)
+        own = windows.of_segment(int(np.argmax(here & (windows.numbers > 0))))
+        if len(own) > 2:  # side by side: skip those that end before the base
+            skipped = (base - shift - windows[own[0]].start) // windows.length
+            own = own[max(0, skipped) :]
+        reaches = (n for n in own if windows[n].start - shift <= base < windows[n].end + shift)
+        return windows[next(reaches)]
+
+    def _places(self, windows: Windows) -> NDArray[np.int64]:
+        return np.array([self.place[contig] for contig in windows.contigs], dtype=np.int64)
 
 
 def _shared(ours: _Runs, theirs: _Runs) -> tuple[int, int]:

@@ -134,6 +134,11 @@ class Windows(Sequence[Interval]):
         within = numbers - (self._stops[segment] - self._placement.number[segment])
         return segment, self._placement.first[segment] + within * self._placement.step[segment]
 
+    @property
+    def numbers(self) -> NDArray[np.int64]:
+        """How many windows each segment has."""
+        return self._placement.number
+
     def of_segment(self, position: int) -> range:
         """The numbers of the windows of segment `position`."""
         stop = int(self._stops[position])
