@@ -1,4 +1,4 @@
-"""Which windows each micro-batch of a run holds: a function of its number, so a run can go on from anywhere."""
+"""Which windows each micro-batch of a run holds: a function of its number, so a run can go on anywhere."""
 
 from __future__ import annotations
 
