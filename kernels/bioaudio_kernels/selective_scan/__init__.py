@@ -61,6 +61,10 @@ def selective_scan(
         from bioaudio_kernels.selective_scan.triton_op import selective_scan_triton
 
         return selective_scan_triton(*tensors, dt_softplus)
+    if chosen == "cpu":
+        from bioaudio_kernels.selective_scan.cpu import selective_scan_cpu
+
+        return selective_scan_cpu(*tensors, dt_softplus)
     return selective_scan_reference(*tensors, dt_softplus)
 
 

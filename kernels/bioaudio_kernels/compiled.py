@@ -1,0 +1,57 @@
+"""Compiling CPU kernels with numba, and running their tasks on several threads.
+
+Kernels release the GIL and run on plain Python threads, not on numba's own threading layers: those abort in a
+forked child (OpenMP) or when two threads enter at once (workqueue), and a data loader's worker or a second training
+thread does either.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+import numba
+import torch
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compile `function` with numba at its first call, and keep the machine code on disk.
+
+    The first call on a machine takes some seconds. Numba keeps its files beside the source, or in the user's cache
+    folder where that is read-only; where neither can be written, every process compiles anew.
+    """
+    # A typechecking import hook may have wrapped the function; numba needs the function itself.
+    function = inspect.unwrap(function)
+    try:
+        return numba.njit(function, nogil=True, cache=True)
+    except RuntimeError:  # numba found no folder to cache in
+        return numba.njit(function, nogil=True)
+
+
+def run_tasks(compiled: Callable[..., None], tasks: int, *arguments: Any) -> None:
+    """Call `compiled(first, last, *arguments)` on ranges that cover `range(tasks)`, one a thread.
+
+    Uses `torch.get_num_threads()` threads. A task must not depend on the range in which it runs, so that results
+    are the same for any number of threads.
+    """
+    threads = max(1, min(torch.get_num_threads(), tasks))
+    borders = [tasks * i // threads for i in range(threads + 1)]
+    ranges = list(zip(borders, borders[1:], strict=False))
+    if threads > 1:
+        pool = _thread_pool(os.getpid(), threads - 1)
+        others = [pool.submit(compiled, first, last, *arguments) for first, last in ranges[1:]]
+    else:
+        others = []
+    compiled(*ranges[0], *arguments)
+    for other in others:
+        other.result()
+
+
+@cache
+def _thread_pool(process: int, threads: int) -> ThreadPoolExecutor:
+    """A pool of its own for each process: threads do not survive a fork."""
+    return ThreadPoolExecutor(threads, thread_name_prefix=f"bioaudio-kernels-{process}")

@@ -1,0 +1,169 @@
+"""The compiled CPU scan as torch operators: visible to autograd, to torch.compile and to opcheck."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bioaudio_kernels.compiled import run_tasks
+from bioaudio_kernels.flat import flat, flat_rows
+from bioaudio_kernels.lane_math import LOG2_E
+from bioaudio_kernels.selective_scan.cpu_backward import backward
+from bioaudio_kernels.selective_scan.cpu_blocks import CHANNELS, TILE
+from bioaudio_kernels.selective_scan.cpu_forward import forward
+
+
+def selective_scan_cpu(
+    x: Float[Tensor, "batch length d_inner"],
+    dt: Float[Tensor, "batch length d_inner"],
+    A: Float[Tensor, "d_inner d_state"],
+    B: Float[Tensor, "batch length d_state"],
+    C: Float[Tensor, "batch length d_state"],
+    D: Float[Tensor, " d_inner"] | None = None,
+    z: Float[Tensor, "batch length d_inner"] | None = None,
+    dt_bias: Float[Tensor, " d_inner"] | None = None,
+    initial_state: Float[Tensor, "batch d_inner d_state"] | None = None,
+    dt_softplus: bool = True,
+) -> tuple[Float[Tensor, "batch length d_inner"], Float[Tensor, "batch d_inner d_state"]]:
+    """See `selective_scan`. Differentiable once; the first call on a machine compiles for some seconds.
+
+    Computes in float32. delta * A must stay below 88, which any negative A and positive delta do.
+    """
+    given = (x, dt, A, B, C, D, z, dt_bias, initial_state)
+    keep = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in given)
+    y, final_state, _ = _scan(*given, dt_softplus, keep)
+    return y, final_state
+
+
+@torch.library.custom_op("bioaudio::selective_scan_cpu", mutates_args=())
+def _scan(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    dt_bias: Tensor | None,
+    initial_state: Tensor | None,
+    dt_softplus: bool,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """y, the final state, and if `keep` the state before each tile (batch, tiles, d_state, d_inner)."""
+    y, final_state, checkpoints = _empty_results(x, A, keep)
+    inputs, strides = _kernel_inputs(x, dt, A, B, C, D, z, dt_bias)
+    state = final_state.new_zeros(x.shape[0], A.shape[1], A.shape[0])
+    if initial_state is not None:
+        state.copy_(initial_state.mT)
+    y32 = torch.empty(x.shape, dtype=torch.float32)
+    options = (dt_softplus, z is not None, keep)
+    run_tasks(
+        forward, _tasks(x), _sizes(x, A), inputs, strides, options, flat(state), flat(checkpoints), flat(y32)
+    )
+    return y32.to(x.dtype), state.mT.contiguous(), checkpoints
+
+
+@_scan.register_fake
+def _(x, dt, A, B, C, D, z, dt_bias, initial_state, dt_softplus, keep):
+    return _empty_results(x, A, keep)
+
+
+@torch.library.custom_op("bioaudio::selective_scan_cpu_backward", mutates_args=())
+def _scan_backward(
+    dy: Tensor,
+    dfinal_state: Tensor,
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    dt_bias: Tensor | None,
+    checkpoints: Tensor,
+    dt_softplus: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of x, dt, A, B, C, D, z, dt_bias and the initial state; float32."""
+    batch, length, d_inner = x.shape
+    inputs, strides = _kernel_inputs(x, dt, A, B, C, D, z, dt_bias)
+    flat_dy, dy_strides = flat_rows(dy)
+    dstate = dfinal_state.to(torch.float32).mT.clone(memory_format=torch.contiguous_format)
+    dx, ddt, dz = (torch.empty(batch, length, d_inner) for _ in range(3))
+    dA = torch.empty(batch, A.shape[1], d_inner)
+    dB, dC = (torch.empty(_blocks(d_inner), batch, length, A.shape[1]) for _ in range(2))
+    dD, ddt_bias = (torch.empty(batch, d_inner) for _ in range(2))
+    gradients = tuple(flat(gradient) for gradient in (dx, ddt, dz, dA, dB, dC, dD, ddt_bias))
+    options = (dt_softplus, z is not None)
+    run_tasks(
+        backward,
+        _tasks(x),
+        _sizes(x, A),
+        inputs,
+        strides,
+        options,
+        flat(checkpoints),
+        flat_dy,
+        dy_strides,
+        flat(dstate),
+        gradients,
+    )
+    state_gradient = dstate.mT.contiguous()
+    return dx, ddt, dA.sum(0).mT.contiguous(), dB.sum(0), dC.sum(0), dD.sum(0), dz, ddt_bias.sum(0), state_gradient
+
+
+@_scan_backward.register_fake
+def _(dy, dfinal_state, x, dt, A, B, C, D, z, dt_bias, checkpoints, dt_softplus):
+    d_inner = x.new_empty(x.shape[2], dtype=torch.float32)
+    row, column, rate = (t.new_empty(t.shape, dtype=torch.float32) for t in (x, B, A))
+    state = dfinal_state.new_empty(dfinal_state.shape, dtype=torch.float32)
+    like = torch.empty_like
+    return row, like(row), rate, column, like(column), d_inner, like(row), like(d_inner), state
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    *tensors, initial_state, dt_softplus, keep = inputs
+    ctx.save_for_backward(*tensors, output[2])
+    ctx.set_materialize_grads(True)
+    ctx.dt_softplus = dt_softplus
+    ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in (*tensors, initial_state)]
+
+
+def _differentiate(ctx, dy, dfinal_state, _):
+    *tensors, checkpoints = ctx.saved_tensors
+    gradients = _scan_backward(dy, dfinal_state, *tensors, checkpoints, ctx.dt_softplus)
+    given = [None if dtype is None else gradient.to(dtype) for gradient, dtype in zip(gradients, ctx.dtypes, strict=True)]
+    return *given, None, None
+
+
+_scan.register_autograd(_differentiate, setup_context=_setup_context)
+
+
+def _empty_results(x: Tensor, A: Tensor, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
+    batch, length, d_inner = x.shape
+    tiles = -(-length // TILE) if keep else 0
+    y = x.new_empty(x.shape)
+    final_state = x.new_empty(batch, d_inner, A.shape[1], dtype=torch.float32)
+    return y, final_state, x.new_empty(batch, tiles, A.shape[1], d_inner, dtype=torch.float32)
+
+
+def _kernel_inputs(x, dt, A, B, C, D, z, dt_bias):
+    """The arrays and strides that both kernels take; a missing D or dt_bias is zero, a missing z is not read."""
+    zeros = torch.zeros(x.shape[2])
+    rows = [flat_rows(tensor) for tensor in (x, dt, x if z is None else z)]
+    rates = flat(A.detach().to(torch.float32).mT * float(LOG2_E))
+    skip, bias = (flat(zeros if tensor is None else tensor) for tensor in (D, dt_bias))
+    inputs = (rows[0][0], rows[1][0], rates, flat(B), flat(C), skip, rows[2][0], bias)
+    return inputs, tuple(strides for _, strides in rows)
+
+
+def _sizes(x: Tensor, A: Tensor) -> tuple[int, int, int, int]:
+    return (*x.shape, A.shape[1])
+
+
+def _blocks(d_inner: int) -> int:
+    return -(-d_inner // CHANNELS)
+
+
+def _tasks(x: Tensor) -> int:
+    return x.shape[0] * _blocks(x.shape[2])

@@ -1,0 +1,238 @@
+"""Eight float32 lanes as one value inside numba kernels.
+
+Numba vectorises a loop only if LLVM can prove that its arrays do not overlap, which it cannot in a kernel with ten
+of them. Here the vectors are explicit: they never depend on a compiler's luck, accumulators stay in registers, and
+every sum has one fixed order. LLVM splits the eight lanes where a machine's registers are narrower.
+
+Operators `+ - * /` work between lanes, and between lanes and a float32, which then counts in every lane.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any, no_type_check
+
+from llvmlite import ir
+from numba import types
+from numba.core.cgutils import get_or_insert_function
+from numba.core.imputils import lower_builtin
+from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
+from numba.extending import intrinsic, models, register_model
+
+LANES = 8
+_INT = ir.IntType(32)
+_FLOATS = ir.VectorType(ir.FloatType(), LANES)
+_INTS = ir.VectorType(_INT, LANES)
+_MASK = ir.VectorType(ir.IntType(1), LANES)
+
+
+class Float32Lanes(types.Type):
+    """Numba's type of the eight lanes."""
+
+    def __init__(self) -> None:
+        super().__init__(name="Float32Lanes")
+
+
+_lanes = Float32Lanes()
+
+
+@register_model(Float32Lanes)
+class _LanesModel(models.PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: Any) -> None:
+        super().__init__(dmm, fe_type, _FLOATS)
+
+
+def _define_operator(symbol: Callable[..., Any], instruction: str) -> None:
+    pairs = [(_lanes, _lanes), (_lanes, types.float32), (types.float32, _lanes)]
+    cases = [signature(_lanes, *pair) for pair in pairs]
+    infer_global(symbol)(type("_LanesTemplate", (ConcreteTemplate,), {"cases": cases}))
+
+    def lower(context: Any, builder: Any, signature: Any, operands: Any) -> Any:
+        first, second = (_spread(builder, operand) for operand in operands)
+        return getattr(builder, instruction)(first, second)
+
+    for pair in pairs:
+        lower_builtin(symbol, *pair)(lower)
+
+
+def _spread(builder: Any, value: Any) -> Any:
+    """The value itself if it is lanes already, else a scalar in every lane."""
+    if value.type == _FLOATS:
+        return value
+    first = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), value, _INT(0))
+    return builder.shuffle_vector(first, first, ir.Constant(_INTS, [0] * LANES))
+
+
+for _symbol, _instruction in (
+    (operator.add, "fadd"),
+    (operator.sub, "fsub"),
+    (operator.mul, "fmul"),
+    (operator.truediv, "fdiv"),
+):
+    _define_operator(_symbol, _instruction)
+
+
+def _address(context: Any, builder: Any, signature: Any, array: Any, index: Any, kind: Any) -> Any:
+    data = context.make_array(signature.args[0])(context, builder, value=array).data
+    return builder.bitcast(builder.gep(data, [index]), kind.as_pointer())
+
+
+# @no_type_check keeps the run-time type checkers of a test suite out of functions that numba takes apart.
+
+
+@intrinsic
+@no_type_check
+def load(typingctx, array, index):
+    """The lanes array[index : index + 8]; array is contiguous float32. Bounds are the caller's."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.load(_address(context, builder, signature, *arguments, _FLOATS), align=4)
+
+    return _lanes(array, types.intp), generate
+
+
+@intrinsic
+@no_type_check
+def store(typingctx, array, index, value):
+    """Write lanes to array[index : index + 8]."""
+
+    def generate(context, builder, signature, arguments):
+        array, index, value = arguments
+        builder.store(value, _address(context, builder, signature, array, index, _FLOATS), align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, _lanes), generate
+
+
+@intrinsic
+@no_type_check
+def splat(typingctx, value):
+    """A float32 in every lane."""
+
+    def generate(context, builder, signature, arguments):
+        return _spread(builder, arguments[0])
+
+    return _lanes(types.float32), generate
+
+
+@intrinsic
+@no_type_check
+def splat_at(typingctx, array, index):
+    """array[index] in every lane, without numba's handling of negative indices."""
+
+    def generate(context, builder, signature, arguments):
+        address = _address(context, builder, signature, *arguments, ir.FloatType())
+        return _spread(builder, builder.load(address, align=4))
+
+    return _lanes(array, types.intp), generate
+
+
+@intrinsic
+@no_type_check
+def fma(typingctx, first, second, third):
+    """first * second + third with one rounding, where the machine can."""
+
+    def generate(context, builder, signature, arguments):
+        operands = [_spread(builder, argument) for argument in arguments]
+        kind = ir.FunctionType(_FLOATS, [_FLOATS] * 3)
+        function = get_or_insert_function(builder.module, kind, f"llvm.fmuladd.v{LANES}f32")
+        return builder.call(function, operands)
+
+    return _lanes(first, second, third), generate
+
+
+@intrinsic
+@no_type_check
+def total(typingctx, value):
+    """Sum of the lanes, halves first."""
+
+    def generate(context, builder, signature, arguments):
+        (value,) = arguments
+        width = LANES
+        while width > 1:
+            width //= 2
+            lower = ir.Constant(ir.VectorType(_INT, width), list(range(width)))
+            upper = ir.Constant(ir.VectorType(_INT, width), list(range(width, 2 * width)))
+            value = builder.fadd(
+                builder.shuffle_vector(value, value, lower), builder.shuffle_vector(value, value, upper)
+            )
+        return builder.extract_element(value, _INT(0))
+
+    return types.float32(_lanes), generate
+
+
+@intrinsic
+@no_type_check
+def masked_load(typingctx, array, index, count):
+    """`load` of the first `count` lanes, zeros after them; reads nothing beyond."""
+
+    def generate(context, builder, signature, arguments):
+        array, index, count = arguments
+        address = _address(context, builder, signature, array, index, _FLOATS)
+        kind = ir.FunctionType(_FLOATS, [address.type, _INT, _MASK, _FLOATS])
+        function = get_or_insert_function(builder.module, kind, f"llvm.masked.load.v{LANES}f32.p0v{LANES}f32")
+        zeros = ir.Constant(_FLOATS, [0.0] * LANES)
+        return builder.call(function, [address, _INT(4), _first_lanes(builder, count), zeros])
+
+    return _lanes(array, types.intp, types.intp), generate
+
+
+@intrinsic
+@no_type_check
+def masked_store(typingctx, array, index, value, count):
+    """`store` of the first `count` lanes; writes nothing beyond."""
+
+    def generate(context, builder, signature, arguments):
+        array, index, value, count = arguments
+        address = _address(context, builder, signature, array, index, _FLOATS)
+        kind = ir.FunctionType(ir.VoidType(), [_FLOATS, address.type, _INT, _MASK])
+        function = get_or_insert_function(builder.module, kind, f"llvm.masked.store.v{LANES}f32.p0v{LANES}f32")
+        builder.call(function, [value, address, _INT(4), _first_lanes(builder, count)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, _lanes, types.intp), generate
+
+
+def _first_lanes(builder: Any, count: Any) -> Any:
+    """A mask of the lanes below `count`."""
+    first = builder.insert_element(ir.Constant(_INTS, ir.Undefined), builder.trunc(count, _INT), _INT(0))
+    counts = builder.shuffle_vector(first, first, ir.Constant(_INTS, [0] * LANES))
+    return builder.icmp_signed("<", ir.Constant(_INTS, list(range(LANES))), counts)
+
+
+@intrinsic
+@no_type_check
+def at_least(typingctx, value, floor):
+    """The larger of a lane and a float32; NaN stays NaN."""
+
+    def generate(context, builder, signature, arguments):
+        value, floor = (_spread(builder, argument) for argument in arguments)
+        return builder.select(builder.fcmp_ordered("<", value, floor), floor, value)
+
+    return _lanes(_lanes, types.float32), generate
+
+
+@intrinsic
+@no_type_check
+def where_negative(typingctx, value, then, otherwise):
+    """Lane by lane: `then` where value < 0, else `otherwise`."""
+
+    def generate(context, builder, signature, arguments):
+        value, then, otherwise = (_spread(builder, argument) for argument in arguments)
+        return builder.select(builder.fcmp_ordered("<", value, _spread(builder, ir.FloatType()(0.0))), then, otherwise)
+
+    return _lanes(_lanes, then, otherwise), generate
+
+
+@intrinsic
+@no_type_check
+def add_to_exponent(typingctx, value, shifted):
+    """value * 2^k, where `shifted` holds k + 1.5 * 2^23, so that k stands in its low bits. No overflow check."""
+
+    def generate(context, builder, signature, arguments):
+        value, shifted = (builder.bitcast(argument, _INTS) for argument in arguments)
+        exponent = builder.shl(shifted, ir.Constant(_INTS, [23] * LANES))
+        return builder.bitcast(builder.add(value, exponent), _FLOATS)
+
+    return _lanes(_lanes, _lanes), generate
