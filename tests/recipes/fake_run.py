@@ -1,4 +1,4 @@
-"""A run's folder as a real run leaves it, with made-up numbers: for tests of the report, and for looking at it."""
+"""A run's folder as a real run leaves it, with made-up numbers: to test the report, and to look at it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from bioaudio_recipes.run_folder import RunFolder, write_json
@@ -76,7 +77,10 @@ def _pretraining_rows() -> Iterable[dict[str, float]]:
         if step % 100 == 0:
             for place, evaluated in enumerate(LENGTHS):
                 value = 3.335 - 0.004 * place + (12.6 if step == 0 else 0.55 * math.exp(-step / 180))
-                row |= {f"val/perplexity@{evaluated}": value, f"val/bits_per_base@{evaluated}": math.log2(value)}
+                row |= {
+                    f"val/perplexity@{evaluated}": value,
+                    f"val/bits_per_base@{evaluated}": math.log2(value),
+                }
         yield row
 
 
@@ -126,7 +130,7 @@ def _positions(length: int) -> list[dict[str, float]]:
             "bits_per_base": 1.752 + 0.26 / first**0.6,
             "bases": (end - first) * 30 * 65536 // length,
         }
-        for first, end in zip(edges, edges[1:], strict=False)
+        for first, end in pairwise(edges)
     ]
 
 
@@ -144,7 +148,9 @@ def _classification(classes: Sequence[str]) -> dict[str, object]:
                 "length": length,
                 "accuracy": accuracy,
                 "accuracy_95": [accuracy - 0.045, accuracy + 0.048],
-                "recall": {name: row[i] / total for i, (name, row) in enumerate(zip(classes, rows, strict=True))},
+                "recall": {
+                    name: row[i] / total for i, (name, row) in enumerate(zip(classes, rows, strict=True))
+                },
                 "confusion": rows,
                 "windows": total * len(classes),
             }

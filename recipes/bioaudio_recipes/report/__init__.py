@@ -1,1 +1,1 @@
-"""The page about a run: one HTML file without a script or an address to fetch, figures drawn as inline SVG."""
+"""The page about a run: one HTML file that fetches nothing and runs nothing, its figures inline SVG."""

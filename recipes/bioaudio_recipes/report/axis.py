@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 BINARY_PREFIXES = ((2**30, "G"), (2**20, "M"), (2**10, "k"))
 DECIMAL_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -23,8 +24,8 @@ class Axis:
 
     def place(self, value: float) -> float:
         """Pixel of a value."""
-        low, high, at = (map(math.log, (self.low, self.high, value)) if self.is_log
-                         else (self.low, self.high, value))  # fmt: skip
+        measure = math.log if self.is_log else float
+        low, high, at = measure(self.low), measure(self.high), measure(value)
         return self.start + (at - low) / (high - low) * (self.end - self.start)
 
     def ticks(self, most: int) -> list[float]:
@@ -50,9 +51,9 @@ def tick_labels(ticks: list[float]) -> list[str]:
     if 0 < largest < 1e-3:
         return [f"{tick:.3g}" for tick in ticks]
     scale, prefix = next(((s, p) for s, p in DECIMAL_PREFIXES if largest >= max(s, 1e4)), (1.0, ""))
-    step = min((abs(b - a) / scale for a, b in zip(ticks, ticks[1:], strict=False)), default=1.0)
+    step = min((abs(b - a) / scale for a, b in pairwise(ticks)), default=1.0)
     decimals = next((d for d in range(6) if abs(step - round(step, d)) < 1e-9 * max(step, 1e-9)), 6)
-    return [f"{tick / scale:.{decimals}f}{prefix if tick else ''}" for tick in ticks]
+    return [f"{tick / scale:,.{decimals}f}{prefix if tick else ''}" for tick in ticks]
 
 
 def bases_label(bases: float) -> str:

@@ -42,9 +42,9 @@ def _accuracy(entries: list[Mapping[str, Any]], chance: float, identifier: str) 
     series = Series(
         name="accuracy",
         x=[entry["length"] for entry in entries],
-        y=[entry["accuracy"] for entry in entries],
-        low=[low for low, _ in intervals] if has_intervals else (),
-        high=[high for _, high in intervals] if has_intervals else (),
+        y=[100 * entry["accuracy"] for entry in entries],
+        low=[100 * low for low, _ in intervals] if has_intervals else (),
+        high=[100 * high for _, high in intervals] if has_intervals else (),
         has_markers=True,
     )
     caption = "Accuracy on held-out windows against their length."
@@ -54,9 +54,9 @@ def _accuracy(entries: list[Mapping[str, Any]], chance: float, identifier: str) 
         title="Accuracy by window length",
         description=caption,
         x_label="window length (bases; k = 1,024)",
-        y_label="accuracy",
+        y_label="accuracy (%)",
         series=[series],
-        rules=[Rule(name="chance", y=chance)],
+        rules=[Rule(label=f"chance {chance:.0%}", y=100 * chance)],
         x_log=True,
         x_ticks=[entry["length"] for entry in entries],
         x_text=bases_label,
@@ -72,8 +72,9 @@ def _confusion(result: Mapping[str, Any], entry: Mapping[str, Any], identifier: 
     length = bases_label(entry["length"])
     chart = confusion_chart(classes, counts, f"Confusion matrix, windows of {length}", identifier)
     caption = (
-        f"Windows of {length} bases: true class by row, predicted class by column, with the share of the row and the "
-        f"count. Accuracy {accuracy_text(entry)}, chance {result['chance']:.1%}, {entry['windows']:,} held-out windows."
+        f"Windows of {length} bases: true class by row, predicted by column; row share over count. "
+        f"Accuracy {accuracy_text(entry)}, chance {result['chance']:.1%}, {entry['windows']:,} "
+        "held-out windows."
     )
     rows = [
         [name, f"{row[i] / sum(row):.1%}" if sum(row) else "none tested", *(f"{count:,}" for count in row)]

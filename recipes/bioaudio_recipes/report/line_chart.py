@@ -1,4 +1,4 @@
-"""A line chart as inline SVG: series, shaded stages, horizontal rules, error bars; style.css has the colours."""
+"""A line chart as inline SVG: series, shaded stages, rules, error bars; style.css holds the colours."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from bioaudio_recipes.report.axis import Axis, span, tick_labels
 from bioaudio_recipes.report.markup import Markup, element
 
 WIDTH, HEIGHT = 480, 300
-LEFT, RIGHT, TOP, BOTTOM = 58, 14, 26, 52
+LEFT, RIGHT, TOP, BOTTOM = 68, 24, 26, 52
 MOST_POINTS = 500
 PALETTE = 8
-"""Colours in the style sheet; further series use them again with a dash."""
+"""Colours in the style sheet; further series use them again."""
 LABEL_STEP = 15
 NARROWEST_LABELLED = 30
 
@@ -32,14 +32,15 @@ class Series:
     high: Sequence[float] = ()
     """Upper ends of error bars."""
     has_markers: bool = False
-    is_dashed: bool = False
+    point_labels: Sequence[str] = ()
+    """What to write above each point; empty for nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
     """A labelled horizontal line."""
 
-    name: str
+    label: str
     y: float
 
 
@@ -110,7 +111,8 @@ class LineChart:
         return element("ul", *items, class_="legend")
 
     def _axes(self) -> tuple[Axis, Axis]:
-        xs = [value for series in self.series for value in series.x] + [b.end for b in self.bands]
+        xs = [value for series in self.series for value in series.x]
+        xs += [end for band in self.bands for end in (band.start, band.end)]
         low, high = min(xs), max(xs)
         if low == high:
             low, high = (low / 2, high * 2) if self.x_log else (low - 1, high + 1)
@@ -156,24 +158,31 @@ class LineChart:
         middle_x, middle_y = (LEFT + WIDTH - RIGHT) / 2, (TOP + HEIGHT - BOTTOM) / 2
         yield element("text", self.x_label, x=middle_x, y=HEIGHT - 10, class_="label middle")
         yield element(
-            "text", self.y_label, transform=f"translate(14 {middle_y:.0f}) rotate(-90)", class_="label middle"
+            "text", self.y_label, transform=f"translate(13 {middle_y:.0f}) rotate(-90)", class_="label middle"
         )
 
     def _rules(self, y: Axis) -> Iterator[Markup]:
         for rule in self.rules:
             at = y.place(rule.y)
-            title = element("title", f"{rule.name}: {rule.y:.4g}")
-            yield element("line", title, x1=LEFT, x2=WIDTH - RIGHT, y1=at, y2=at, class_="rule")
+            yield element(
+                "line", element("title", rule.label), x1=LEFT, x2=WIDTH - RIGHT, y1=at, y2=at, class_="rule"
+            )
 
     def _rule_labels(self, y: Axis) -> Iterator[Markup]:
-        """Just above each rule; where rules lie close together, stacked in their order."""
-        ceiling = math.inf
-        for rule in sorted(self.rules, key=lambda rule: rule.y):
-            at = min(y.place(rule.y) - 5, ceiling)
-            ceiling = at - LABEL_STEP
-            yield element(
-                "text", f"{rule.name} {rule.y:.3f}", x=WIDTH - RIGHT - 4, y=at, class_="note end halo"
-            )
+        """Above a rule; where rules lie close together, half of their labels above them and half below."""
+        rules = sorted(self.rules, key=lambda rule: y.place(rule.y))
+        cluster: list[Rule] = []
+        for rule, following in zip(rules, [*rules, None][1:], strict=True):
+            cluster.append(rule)
+            if following is None or y.place(following.y) - y.place(rule.y) > LABEL_STEP:
+                above = (len(cluster) + 1) // 2
+                for i, member in enumerate(cluster):
+                    if i < above:
+                        at = y.place(cluster[0].y) - 5 - LABEL_STEP * (above - 1 - i)
+                    else:
+                        at = y.place(cluster[-1].y) + 14 + LABEL_STEP * (i - above)
+                    yield element("text", member.label, x=WIDTH - RIGHT - 4, y=at, class_="note end halo")
+                cluster = []
 
 
 def thinned(count: int, most: int = MOST_POINTS) -> list[int]:
@@ -188,7 +197,7 @@ def _line(series: Series, x: Axis, y: Axis) -> Iterator[Markup]:
     kept = thinned(len(series.x))
     points = [(x.place(series.x[i]), y.place(series.y[i])) for i in kept]
     path = "M" + " L".join(f"{px:.1f} {py:.1f}" for px, py in points)
-    color = f"c{series.color % PALETTE}" + (" dashed" if series.is_dashed else "")
+    color = f"c{series.color % PALETTE}"
     yield element("path", element("title", series.name), d=path, class_=f"line {color}")
     for i, (px, _) in zip(kept, points, strict=True) if series.low else ():
         yield element(
@@ -202,3 +211,5 @@ def _line(series: Series, x: Axis, y: Axis) -> Iterator[Markup]:
     for i, (px, py) in zip(kept, points, strict=True) if series.has_markers else ():
         title = element("title", f"{series.name}: {series.y[i]:.4g}")
         yield element("circle", title, cx=px, cy=py, r=4, class_=f"marker {color}")
+    for i, (px, py) in zip(kept, points, strict=True) if series.point_labels else ():
+        yield element("text", series.point_labels[i], x=px, y=py - 10, class_="note middle halo")

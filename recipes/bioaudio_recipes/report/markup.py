@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class Markup(str):
-    """Text that is HTML or SVG; made by `element` and `joined` alone, so that nothing else escapes escaping."""
+    """Text that is HTML or SVG; only `element` and `joined` make it, so that no other text goes unescaped."""
 
 
 def element(tag: str, *children: str, **attributes: str | float) -> Markup:

@@ -25,27 +25,22 @@ def report_page(runs: Sequence[RunResults], date: str) -> str:
     """
     several = len(runs) > 1
     main = [
-        element(
-            "header",
-            element("p", "bioaudio report", class_="kicker"),
-            element("h1", title_of(runs)),
-            element("p", f"Written {date}", class_="muted"),
-        ),  # fmt: skip
+        element("p", "bioaudio report", class_="kicker"),
+        element("h1", title_of(runs)),
+        element("p", f"Written {date}", class_="muted"),
     ]
-    if not several:
-        main.append(headline(runs[0]))
-    main.append(_section("Held-out perplexity", perplexity_figures(runs)))
+    if several:
+        main.append(_section("Held-out perplexity", perplexity_figures(runs)))
     for number, run in enumerate(runs):
-        name = f": {run.name}" if several else ""
-        key = f"run{number}"
-        if several:
-            main += [element("h2", run.name, class_="run"), headline(run)]
+        main += [element("h2", run.name, class_="run"), headline(run)] if several else [headline(run)]
+        main += [element("section", element("h2", "What was run"), what_was_run(run))]
+        main += [] if several else [_section("Held-out perplexity", perplexity_figures(runs))]
+        main.append(_section("Training", training_figures(run.metrics, f"run{number}")))
         if run.classification is not None:
-            main.append(_section(f"Classification{name}", classification_figures(run.classification, key)))
-        main.append(_section(f"Fine-tuning{name}", classifier_training(run.finetuning, key)))
-        main.append(_section(f"Training{name}", training_figures(run.metrics, key)))
-        main.append(element("section", element("h2", f"What was run{name}"), what_was_run(run)))
-    style = Markup(files("bioaudio_recipes.report").joinpath("style.css").read_text(encoding="utf-8"))
+            figures = classification_figures(run.classification, f"run{number}")
+            main.append(_section("Classification", figures))
+        main.append(_section("Fine-tuning", classifier_training(run.finetuning, f"run{number}")))
+    style = files("bioaudio_recipes.report").joinpath("style.css").read_text(encoding="utf-8")
     head = element(
         "head",
         element("meta", charset="utf-8"),
@@ -53,11 +48,10 @@ def report_page(runs: Sequence[RunResults], date: str) -> str:
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="color-scheme", content="light dark"),
         element("title", f"{title_of(runs)} - bioaudio report"),
-        element("style", style),
+        element("style", Markup(style)),
     )
-    return (
-        "<!DOCTYPE html>\n" + element("html", head, element("body", element("main", *main)), lang="en") + "\n"
-    )
+    body = element("body", element("main", *main))
+    return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"
 
 
 def _section(title: str, figures: Iterable[Markup]) -> Markup:

@@ -1,4 +1,4 @@
-"""Figures of held-out perplexity: against context length, and against the distance from the window's start."""
+"""Figures of held-out perplexity: against context length, and against distance from the window's start."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from bioaudio_recipes.report.line_chart import LineChart, Rule, Series
 from bioaudio_recipes.report.markup import Markup
 from bioaudio_recipes.report.run_results import RunResults
 from bioaudio_recipes.report.table import table
+
+MOST_POINT_LABELS = 7
 
 Scored = Sequence[tuple[str, Mapping[str, Any]]]
 """Results of `bioaudio evaluate`, each with the name of its run."""
@@ -36,6 +38,7 @@ def best_baseline(result: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _by_length(scored: Scored, where: str, identifier: str) -> Markup:
+    is_alone = len(scored) == 1 and len(scored[0][1]["lengths"]) <= MOST_POINT_LABELS
     series = [
         Series(
             name=name,
@@ -43,6 +46,7 @@ def _by_length(scored: Scored, where: str, identifier: str) -> Markup:
             y=[entry["perplexity"] for entry in result["lengths"]],
             color=color,
             has_markers=True,
+            point_labels=[f"{entry['perplexity']:.3f}" for entry in result["lengths"]] if is_alone else (),
         )
         for color, (name, result) in enumerate(scored)
     ]
@@ -54,8 +58,8 @@ def _by_length(scored: Scored, where: str, identifier: str) -> Markup:
     baselines = _baselines(scored)
     if baselines:
         caption += (
-            " Dashed lines: counting models of the same training bases on both strands, tuned on the validation "
-            "split and scored on the same test bases."
+            " Dashed lines: counting models of the same training bases, both strands, tuned on the "
+            "validation split and scored on the same bases as the model."
         )
     chart = LineChart(
         title=f"Perplexity by context length, {where}",
@@ -63,7 +67,7 @@ def _by_length(scored: Scored, where: str, identifier: str) -> Markup:
         x_label="context length (bases; k = 1,024)",
         y_label="perplexity",
         series=series,
-        rules=[Rule(name=entry["name"], y=entry["perplexity"]) for entry in baselines],
+        rules=[_rule(entry, "perplexity") for entry in baselines],
         x_log=True,
         x_ticks=lengths if len(lengths) <= 8 else (),
         x_text=bases_label,
@@ -91,9 +95,9 @@ def _by_position(scored: Scored, where: str, identifier: str) -> Markup:
         if entry.get("by_position")
     ]
     caption = (
-        f"What a base of the {where} costs, by how many bases of its window were read before it, in the longest "
-        "windows: where the curve still falls, more context still helps. Half an octave a point; the leftmost points "
-        "are means over few bases."
+        f"What a base of the {where} costs, by how many bases of its window were read before it, in the "
+        "longest windows: where the curve still falls, more context still helps. Half an octave a point; the "
+        "leftmost points are means over few bases."
     )
     chart = LineChart(
         title=f"Bits per base by distance from the window's start, {where}",
@@ -101,7 +105,7 @@ def _by_position(scored: Scored, where: str, identifier: str) -> Markup:
         x_label="bases read before (k = 1,024)",
         y_label="bits per base",
         series=series,
-        rules=[Rule(name=entry["name"], y=entry["bits_per_base"]) for entry in _baselines(scored)[-1:]],
+        rules=[_rule(entry, "bits_per_base") for entry in _baselines(scored)[-1:]],
         x_log=True,
         x_text=bases_label,
     )
@@ -122,6 +126,10 @@ def _baselines(scored: Scored) -> list[Mapping[str, Any]]:
     """Those of the first run that has any, worst first: runs on one split have the same ones."""
     found = next((result["baselines"] for _, result in scored if result["baselines"]), [])
     return sorted(found, key=lambda entry: -entry["perplexity"])
+
+
+def _rule(entry: Mapping[str, Any], quantity: str) -> Rule:
+    return Rule(label=f"{entry['name']}  {entry[quantity]:.3f}", y=entry[quantity])
 
 
 def _numbers(entry: Mapping[str, Any]) -> list[str]:

@@ -153,7 +153,7 @@ def _read_perplexity(path: Path) -> dict[str, Any]:
         for entry in content["lengths"]:
             _require_numbers(entry, "length", "bases")
             for position in entry.get("by_position", []):
-                _require_numbers(position, "first", "last", "bits_per_base")
+                _require_numbers(position, "first", "last", "bits_per_base", "bases")
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path} is not the result of `bioaudio evaluate`: {error}") from error
     return content

@@ -15,10 +15,17 @@ MOST_TABLE_ROWS = 25
 STARTUP_PART = 0.05
 """The first part of a run, whose losses may lie above the frame so that the rest can be told apart."""
 
+MEASURED = {
+    "lr": ("learning rate", "Learning rate at each logged step, scheduled over all stages together."),
+    "tokens_per_second": ("bases per second", "Throughput between logged steps, validation excluded."),
+    "peak_memory_gb": ("GB", "Peak memory so far: of the GPU where there is one, else of the process."),
+    "grad_norm": ("gradient norm", "Norm of the gradient before clipping."),
+}
+
 
 def training_figures(metrics: Metrics, identifier: str) -> Iterator[Markup]:
     """One figure for each quantity that was logged."""
-    bands = [Band(name=bases_label(s.length), start=s.start, end=s.end) for s in metrics.stages]
+    bands = _bands(metrics)
     staged = (
         " Shaded bands are the stages of length warm-up, named by their window length in bases."
         if bands
@@ -26,42 +33,31 @@ def training_figures(metrics: Metrics, identifier: str) -> Iterator[Markup]:
     )
     yield from _loss(metrics, bands, staged, f"{identifier}-loss")
     yield from _validation(metrics, bands, f"{identifier}-validation")
-    for column, label, caption in (
-        (
-            "train/lr",
-            "learning rate",
-            "Learning rate at each logged step, scheduled over all stages together.",
-        ),
-        (
-            "train/tokens_per_second",
-            "bases per second",
-            "Training throughput between logged steps, validation excluded.",
-        ),
-        (
-            "train/peak_memory_gb",
-            "GB",
-            "Peak memory so far: of the GPU where there is one, else of the process.",
-        ),
-        ("train/grad_norm", "gradient norm", "Norm of the gradient before clipping."),
-    ):
-        if curve := metrics[column]:
-            series = [_series(label, curve)]
-            yield _over_steps(series, label, caption, bands, f"{identifier}-{column.rpartition('/')[2]}", 0.0)
+    for name, (label, caption) in MEASURED.items():
+        if curve := metrics[f"train/{name}"]:
+            yield _over_steps([_series(label, curve)], label, caption, bands, f"{identifier}-{name}", 0.0)
 
 
 def classifier_training(finetuning: Mapping[int, Metrics], identifier: str) -> Iterator[Markup]:
     """Accuracy while fine-tuning, a figure for each window length."""
     for length, metrics in finetuning.items():
-        bands = [Band(name=bases_label(s.length), start=s.start, end=s.end) for s in metrics.stages]
         series = [_series("training", metrics["train/accuracy"])] if metrics["train/accuracy"] else []
         for color, (n, curve) in enumerate(metrics.at_lengths("val/accuracy").items(), start=1):
             series.append(_series(f"validation at {bases_label(n)}", curve, color, has_markers=True))
         if series:
             caption = (
-                f"Accuracy while fine-tuning at {bases_label(length)} bases: on the training examples since the "
-                "previous logged step, and on the validation windows, which are the same every time."
+                f"Accuracy while fine-tuning at {bases_label(length)} bases: on the training examples since "
+                "the previous logged step, and on the validation windows, which are the same every time."
             )
-            yield _over_steps(series, "accuracy", caption, bands, f"{identifier}-finetune-{length}", 0.0)
+            yield _over_steps(
+                series, "accuracy", caption, _bands(metrics), f"{identifier}-finetune-{length}", 0.0
+            )
+
+
+def _bands(metrics: Metrics) -> list[Band]:
+    """Stages of length warm-up; none where all steps have one length."""
+    stages = metrics.stages if len(metrics.stages) > 1 else []
+    return [Band(name=bases_label(stage.length), start=stage.start, end=stage.end) for stage in stages]
 
 
 def _loss(metrics: Metrics, bands: Sequence[Band], staged: str, identifier: str) -> Iterator[Markup]:
@@ -87,7 +83,7 @@ def _validation(metrics: Metrics, bands: Sequence[Band], identifier: str) -> Ite
     # Before the first step the perplexity is that of fresh weights, which would flatten all that follows.
     trained = {n: _after_start(curve) for n, curve in curves.items()}
     series = [
-        _series(f"windows of {bases_label(n)}", curve, color, has_markers=len(curve.steps) < 40)
+        _series(f"windows of {bases_label(n)}", curve, color, has_markers=len(curve.steps) < 8)
         for color, (n, curve) in enumerate(trained.items())
     ]
     caption = "Perplexity on the validation split, the same windows every time, by the length of the window."
