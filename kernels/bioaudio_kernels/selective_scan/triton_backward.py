@@ -14,6 +14,8 @@ channels (B, C) leave as one partial row per channel block, those that sum over 
 the same bits every time.
 """
 
+# ruff: noqa: RUF005, B007  (Triton has tuple concatenation, not unpacking)
+
 from __future__ import annotations
 
 import triton

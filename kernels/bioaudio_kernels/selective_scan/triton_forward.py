@@ -10,6 +10,8 @@ N vectors in registers, never a 2-D tile: no shuffle, no barrier, no shared memo
 their strides), `i_` indices of the program, capitals compile-time constants.
 """
 
+# ruff: noqa: RUF005, B007  (Triton has tuple concatenation, not unpacking)
+
 from __future__ import annotations
 
 import triton

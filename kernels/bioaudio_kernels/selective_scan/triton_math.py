@@ -4,6 +4,8 @@ One softplus serves the forward pass, the backward pass and decoding, so that a 
 bit whichever of them it runs through. Decays are exp2(dt * A * log2(e)): `tl.exp2` is one hardware instruction.
 """
 
+# ruff: noqa: RUF005, B007  (Triton has tuple concatenation, not unpacking)
+
 from __future__ import annotations
 
 import triton
