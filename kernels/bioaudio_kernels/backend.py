@@ -12,6 +12,8 @@ from torch import Tensor
 
 Backend = Literal["auto", "reference", "cpu", "triton"]
 BACKENDS: tuple[str, ...] = get_args(Backend)
+# Looked up once: torch.compile cannot trace a look-up.
+_INSTALLED = frozenset(name for name in ("numba", "triton") if importlib.util.find_spec(name) is not None)
 _HALF_AND_SINGLE = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -24,7 +26,7 @@ def resolve_backend(op: str, requested: str, *tensors: Tensor | None) -> str:
     """The backend that runs `op` on these tensors: "reference", "cpu" or "triton".
 
     "auto" gives Triton on CUDA, the compiled CPU path on the CPU, and the reference for float64. Where the
-    fast backend of a device is missing, "auto" warns and gives the reference: slow, never wrong, never silent.
+    fast backend of a device is missing, "auto" warns and gives the reference.
 
     Args:
         op: name of the op, for messages.
@@ -72,21 +74,14 @@ def _why_not(backend: str, device: str, dtypes: list[torch.dtype]) -> str | None
         return f"takes tensors on the CPU, not on {device}"
     if backend == "triton" and device != "cuda" and not (device == "cpu" and _triton_interpreted()):
         return f"takes tensors on a CUDA GPU, not on {device} (TRITON_INTERPRET=1 allows the CPU, for tests)"
-    missing = _reason_missing(backend)
+    missing = _missing_package("numba" if backend == "cpu" else "triton")
     return f"is not available: {missing}" if missing else None
 
 
-@torch.compiler.assume_constant_result
-def _reason_missing(backend: str) -> str | None:
-    return _missing_package("numba") if backend == "cpu" else _missing_package("triton")
-
-
-@torch.compiler.assume_constant_result
 def _triton_interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
 
 
-@torch.compiler.disable
 def _warn_slow(message: str) -> None:
     warnings.warn(message, RuntimeWarning, stacklevel=4)
 
@@ -101,6 +96,6 @@ def _why_no_triton() -> str | None:
 
 
 def _missing_package(name: str) -> str | None:
-    if importlib.util.find_spec(name) is not None:
+    if name in _INSTALLED:
         return None
     return f"package {name} is not installed (pip install {name})"

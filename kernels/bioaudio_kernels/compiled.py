@@ -7,11 +7,13 @@ thread does either.
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -26,6 +28,8 @@ def kernel(function: Callable[..., Any]) -> Any:
     """
     # A typechecking import hook may have wrapped the function; numba needs the function itself.
     function = inspect.unwrap(function)
+    # Numba's cache notices a change of the kernel's own file, not of the kernels it calls: the name carries them all.
+    function.__qualname__ = f"{function.__name__}_{_sources_fingerprint()}"
     try:
         return numba.njit(function, nogil=True, cache=True)
     except RuntimeError:  # numba found no folder to cache in
@@ -49,6 +53,13 @@ def run_tasks(compiled: Callable[..., None], tasks: int, *arguments: Any) -> Non
     compiled(*ranges[0], *arguments)
     for other in others:
         other.result()
+
+
+@cache
+def _sources_fingerprint() -> str:
+    sources = [path.read_bytes() for path in sorted(Path(__file__).parent.rglob("*.py"))]
+    compiled = [source for source in sources if b"@kernel" in source or b"@intrinsic" in source]
+    return hashlib.sha256(b"".join(compiled)).hexdigest()[:12]
 
 
 @cache

@@ -5,7 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from bioaudio_kernels.compiled import kernel
-from bioaudio_kernels.simd import LANES, add_to_exponent, at_least, fma, load, masked_load, masked_store, store, where_negative
+from bioaudio_kernels.simd import (
+    LANES,
+    add_to_exponent,
+    at_least,
+    fma,
+    load,
+    masked_load,
+    masked_store,
+    store,
+    where_negative,
+)
 
 LOG2_E = np.float32(1.4426950408889634)
 LOG2_E_REST = np.float32(1.4426950408889634 - float(LOG2_E))

@@ -187,7 +187,9 @@ def masked_store(typingctx, array, index, value, count):
         array, index, value, count = arguments
         address = _address(context, builder, signature, array, index, _FLOATS)
         kind = ir.FunctionType(ir.VoidType(), [_FLOATS, address.type, _INT, _MASK])
-        function = get_or_insert_function(builder.module, kind, f"llvm.masked.store.v{LANES}f32.p0v{LANES}f32")
+        function = get_or_insert_function(
+            builder.module, kind, f"llvm.masked.store.v{LANES}f32.p0v{LANES}f32"
+        )
         builder.call(function, [value, address, _INT(4), _first_lanes(builder, count)])
         return context.get_dummy_value()
 
@@ -220,7 +222,9 @@ def where_negative(typingctx, value, then, otherwise):
 
     def generate(context, builder, signature, arguments):
         value, then, otherwise = (_spread(builder, argument) for argument in arguments)
-        return builder.select(builder.fcmp_ordered("<", value, _spread(builder, ir.FloatType()(0.0))), then, otherwise)
+        return builder.select(
+            builder.fcmp_ordered("<", value, _spread(builder, ir.FloatType()(0.0))), then, otherwise
+        )
 
     return _lanes(_lanes, then, otherwise), generate
 

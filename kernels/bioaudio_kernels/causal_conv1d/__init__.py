@@ -29,8 +29,8 @@ def causal_conv1d(
 
         y_t = act(bias + sum_k weight[:, k] * x_{t - (width - 1) + k})
 
-    Inputs before the first step come from `initial_state`. Sums are float32 whatever the dtype of x. Gradients
-    reach every tensor argument from y and from the final state.
+    Inputs before the first step come from `initial_state`. Sums are float32 whatever the dtype of x.
+    Gradients reach every tensor argument from y and from the final state.
 
     Args:
         x: (batch, length, channels), any strides; length 0 gives back the state.
@@ -41,11 +41,11 @@ def causal_conv1d(
         backend: "auto", "reference", "cpu" or "triton"; see `resolve_backend`.
 
     Returns:
-        y (batch, length, channels) and the final state (batch, width - 1, channels), the last width - 1 inputs;
-        both in the dtype of x.
+        y (batch, length, channels), and the final state: the last width - 1 inputs (batch, width - 1, channels).
+        Both have the dtype of x.
 
     Raises:
-        ValueError: if shapes do not fit, the activation is unknown, or the backend cannot serve these tensors.
+        ValueError: if shapes do not fit, the activation is unknown, or the backend cannot be given.
     """
     tensors = (x, weight, bias, initial_state)
     _check("causal_conv1d", "batch length channels", tensors, activation)
@@ -54,6 +54,10 @@ def causal_conv1d(
         from bioaudio_kernels.causal_conv1d.triton_op import causal_conv1d_triton
 
         return causal_conv1d_triton(*tensors, activation)
+    if chosen == "cpu":
+        from bioaudio_kernels.causal_conv1d.cpu import causal_conv1d_cpu
+
+        return causal_conv1d_cpu(*tensors, activation)
     return causal_conv1d_reference(*tensors, activation)
 
 
@@ -69,7 +73,7 @@ def causal_conv1d_step(
     """One time step of `causal_conv1d`, for generation: returns y and the new state; `state` is not changed.
 
     Raises:
-        ValueError: if shapes do not fit, the activation is unknown, or the backend cannot serve these tensors.
+        ValueError: if shapes do not fit, the activation is unknown, or the backend cannot be given.
     """
     tensors = (x, weight, bias, state)
     _check("causal_conv1d_step", "batch channels", tensors, activation)

@@ -1,4 +1,4 @@
-"""Selective scan (S6, Mamba): the state-space recurrence whose step size, input and output vary with the input."""
+"""Selective scan (S6, Mamba): a state-space recurrence whose step size, input and output maps vary in time."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ def selective_scan(
     dt_softplus: bool = True,
     backend: Backend = "auto",
 ) -> tuple[Float[Tensor, "batch length d_inner"], Float[Tensor, "batch d_inner d_state"]]:
-    """Run the selective state-space recurrence over a sequence (Mamba, arXiv 2312.00752, Algorithm 2 and eq. 2).
+    """Run the selective state-space recurrence over a sequence (Mamba, arXiv 2312.00752, Algorithm 2).
 
         delta_t = softplus(dt_t + dt_bias)
         h_t     = exp(delta_t A) h_{t-1} + delta_t B_t x_t
         y_t     = (C_t . h_t + D x_t) * silu(z_t)
 
-    States and decays are float32 whatever the dtype of x (float64 on the reference). Gradients reach every tensor
-    argument, `initial_state` included, from y and from the final state. Any strides; length 0 gives back the state.
+    States and decays are float32 whatever the dtype of x (float64 on the reference). Gradients reach every
+    tensor argument, `initial_state` included, from y and from the final state. Any strides; length 0 gives back
+    the state.
 
     Args:
         x: input of the state space, (batch, length, d_inner).

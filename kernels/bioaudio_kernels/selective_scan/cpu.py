@@ -1,7 +1,6 @@
 """The compiled CPU scan as torch operators: visible to autograd, to torch.compile and to opcheck."""
 
-from __future__ import annotations
-
+# No `from __future__ import annotations` here: torch reads the operators' schemas from real annotations.
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -10,7 +9,7 @@ from bioaudio_kernels.compiled import run_tasks
 from bioaudio_kernels.flat import flat, flat_rows
 from bioaudio_kernels.lane_math import LOG2_E
 from bioaudio_kernels.selective_scan.cpu_backward import backward
-from bioaudio_kernels.selective_scan.cpu_blocks import CHANNELS, TILE
+from bioaudio_kernels.blocks import TILE, block_count
 from bioaudio_kernels.selective_scan.cpu_forward import forward
 
 
@@ -91,7 +90,7 @@ def _scan_backward(
     dstate = dfinal_state.to(torch.float32).mT.clone(memory_format=torch.contiguous_format)
     dx, ddt, dz = (torch.empty(batch, length, d_inner) for _ in range(3))
     dA = torch.empty(batch, A.shape[1], d_inner)
-    dB, dC = (torch.empty(_blocks(d_inner), batch, length, A.shape[1]) for _ in range(2))
+    dB, dC = (torch.empty(block_count(d_inner), batch, length, A.shape[1]) for _ in range(2))
     dD, ddt_bias = (torch.empty(batch, d_inner) for _ in range(2))
     gradients = tuple(flat(gradient) for gradient in (dx, ddt, dz, dA, dB, dC, dD, ddt_bias))
     options = (dt_softplus, z is not None)
@@ -109,7 +108,17 @@ def _scan_backward(
         gradients,
     )
     state_gradient = dstate.mT.contiguous()
-    return dx, ddt, dA.sum(0).mT.contiguous(), dB.sum(0), dC.sum(0), dD.sum(0), dz, ddt_bias.sum(0), state_gradient
+    return (
+        dx,
+        ddt,
+        dA.sum(0).mT.contiguous(),
+        dB.sum(0),
+        dC.sum(0),
+        dD.sum(0),
+        dz,
+        ddt_bias.sum(0),
+        state_gradient,
+    )
 
 
 @_scan_backward.register_fake
@@ -132,7 +141,10 @@ def _setup_context(ctx, inputs, output) -> None:
 def _differentiate(ctx, dy, dfinal_state, _):
     *tensors, checkpoints = ctx.saved_tensors
     gradients = _scan_backward(dy, dfinal_state, *tensors, checkpoints, ctx.dt_softplus)
-    given = [None if dtype is None else gradient.to(dtype) for gradient, dtype in zip(gradients, ctx.dtypes, strict=True)]
+    given = [
+        None if dtype is None else gradient.to(dtype)
+        for gradient, dtype in zip(gradients, ctx.dtypes, strict=True)
+    ]
     return *given, None, None
 
 
@@ -161,9 +173,5 @@ def _sizes(x: Tensor, A: Tensor) -> tuple[int, int, int, int]:
     return (*x.shape, A.shape[1])
 
 
-def _blocks(d_inner: int) -> int:
-    return -(-d_inner // CHANNELS)
-
-
 def _tasks(x: Tensor) -> int:
-    return x.shape[0] * _blocks(x.shape[2])
+    return x.shape[0] * block_count(x.shape[2])

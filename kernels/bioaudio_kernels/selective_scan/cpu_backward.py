@@ -18,7 +18,7 @@ import numpy as np
 
 from bioaudio_kernels.compiled import kernel
 from bioaudio_kernels.lane_math import LN_2, exp2, load_some, sigmoid, softplus_and_sigmoid, store_some
-from bioaudio_kernels.selective_scan.cpu_blocks import CHANNELS, TILE, block_of, gather, scatter
+from bioaudio_kernels.blocks import CHANNELS, TILE, block_of, gather, scatter
 from bioaudio_kernels.simd import LANES, fma, load, splat, splat_at, store, total
 
 _ZERO, _ONE = np.float32(0), np.float32(1)
@@ -80,7 +80,14 @@ def backward(
             dy_start = b * dy_strides[0] + start * dy_strides[1] + channel
             out_start = (b * length + start) * d_inner + channel
             row_start = (b * length + start) * d_state
-            gather(h_start, d_state, checkpoints, (b * tiles + tile) * d_state * d_inner + channel, d_inner, width)
+            gather(
+                h_start,
+                d_state,
+                checkpoints,
+                (b * tiles + tile) * d_state * d_inner + channel,
+                d_inner,
+                width,
+            )
             for t in range(steps):
                 for c in range(0, width, LANES):
                     x_t = load_some(x, x_start + t * x_strides[1] + c, width - c)
@@ -125,7 +132,9 @@ def backward(
                     ddelta = splat(_ZERO)
                     for n in range(d_state):
                         at = (t * d_state + n) * LANES
-                        g_n = fma(doutput, splat_at(C, row_start + t * d_state + n), load(g, n * CHANNELS + c))
+                        g_n = fma(
+                            doutput, splat_at(C, row_start + t * d_state + n), load(g, n * CHANNELS + c)
+                        )
                         carried = g_n * load(decays, at)
                         q = carried * load(h, at)
                         store(g, n * CHANNELS + c, carried)
@@ -143,17 +152,19 @@ def backward(
                 at = block * batch * length * d_state + row_start + row
                 dB[at] = total(load(dB_lanes, row * LANES))
                 dC[at] = total(load(dC_lanes, row * LANES))
-            for t in range(steps):
-                for c in range(0, width, LANES):
+            for c in range(0, width, LANES):
+                skip = load_some(D, channel + c, width - c)
+                dskip_tile = splat(_ZERO)
+                dbias_tile = splat(_ZERO)
+                for t in range(steps):
                     at = t * CHANNELS + c
                     x_t = load_some(x, x_start + t * x_strides[1] + c, width - c)
-                    skip = load_some(D, channel + c, width - c)
                     doutput = load(doutputs, at)
                     dimpulse = load(dimpulses, at)
                     dx_t = fma(dimpulse, load(deltas, at), skip * doutput)
                     ddt_t = fma(dimpulse, x_t, load(ddeltas, at)) * load(slopes, at)
-                    store(dskip, c, fma(doutput, x_t, load(dskip, c)))
-                    store(dbias, c, load(dbias, c) + ddt_t)
+                    dskip_tile = fma(doutput, x_t, dskip_tile)
+                    dbias_tile = dbias_tile + ddt_t
                     store_some(dx, out_start + t * d_inner + c, dx_t, width - c)
                     store_some(ddt, out_start + t * d_inner + c, ddt_t, width - c)
                     if gated:
@@ -163,6 +174,8 @@ def backward(
                         slope = s * fma(gate, _ONE - s, _ONE)
                         output = fma(skip, x_t, load(outputs, at))
                         store_some(dz, out_start + t * d_inner + c, dy_t * output * slope, width - c)
+                store(dskip, c, load(dskip, c) + dskip_tile)
+                store(dbias, c, load(dbias, c) + dbias_tile)
         scatter(g, d_state, dstate, state_start, d_inner, width)
         scatter(drates, d_state, dA, state_start, d_inner, width)
         scatter(dskip, 1, dD, b * d_inner + channel, d_inner, width)

@@ -14,7 +14,7 @@ import numpy as np
 
 from bioaudio_kernels.compiled import kernel
 from bioaudio_kernels.lane_math import exp2, load_some, sigmoid, softplus_and_sigmoid, store_some
-from bioaudio_kernels.selective_scan.cpu_blocks import CHANNELS, TILE, block_of, gather, scatter
+from bioaudio_kernels.blocks import CHANNELS, TILE, block_of, gather, scatter
 from bioaudio_kernels.simd import LANES, fma, load, splat, splat_at, store
 
 _ZERO = np.float32(0)

@@ -1,4 +1,4 @@
-"""The selective scan in plain torch, one time step after another: the definition that the fast backends match."""
+"""The selective scan in plain torch, one step after another: the definition that the fast backends match."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def selective_scan_step_reference(
     state: Float[Tensor, "batch d_inner d_state"],
     dt_softplus: bool = True,
 ) -> tuple[Float[Tensor, "batch d_inner"], Float[Tensor, "batch d_inner d_state"]]:
-    """One step of the recurrence, computed in the state's dtype; y has the dtype of x. See `selective_scan`."""
+    """One step of the recurrence, in the state's dtype; y has the dtype of x. See `selective_scan`."""
     dtype = state.dtype
     u, delta = x.to(dtype), dt.to(dtype)
     if dt_bias is not None:
@@ -63,10 +63,9 @@ def selective_scan_reference(
         state = initial_state.to(dtype)
     # unbind, not x[:, t]: the gradient of `length` slices would be `length` full-size tensors of zeros.
     gates = z.unbind(1) if z is not None else [None] * length
+    steps = zip(x.unbind(1), dt.unbind(1), B.unbind(1), C.unbind(1), gates, strict=True)
     outputs = []
-    for x_t, dt_t, B_t, C_t, z_t in zip(
-        x.unbind(1), dt.unbind(1), B.unbind(1), C.unbind(1), gates, strict=True
-    ):
+    for x_t, dt_t, B_t, C_t, z_t in steps:
         y_t, state = selective_scan_step_reference(
             x_t, dt_t, A, B_t, C_t, D, z_t, dt_bias, state, dt_softplus
         )

@@ -1,4 +1,4 @@
-"""How the compiled scan cuts its work: blocks of channels, tiles of time, and the small buffers that hold them."""
+"""How compiled kernels cut their work: blocks of channels, tiles of time, and small buffers [row][channel]."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ CHANNELS = 64
 TILE = 32
 
 
+def block_count(channels: int) -> int:
+    """Blocks of at most `CHANNELS` channels; a task is one of them in one sequence of the batch."""
+    return -(-channels // CHANNELS)
+
+
 @kernel
-def block_of(task, d_inner):
+def block_of(task, channels):
     """(sequence, first channel, number of channels) of a task."""
-    blocks = (d_inner + CHANNELS - 1) // CHANNELS
-    channel = task % blocks * CHANNELS
-    return task // blocks, channel, min(CHANNELS, d_inner - channel)
+    blocks = (channels + CHANNELS - 1) // CHANNELS
+    first = task % blocks * CHANNELS
+    return task // blocks, first, min(CHANNELS, channels - first)
 
 
 @kernel
