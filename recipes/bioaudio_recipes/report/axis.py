@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
+MARGIN = 0.06
+"""Space beyond the outermost values, as a part of their distance."""
 BINARY_PREFIXES = ((2**30, "G"), (2**20, "M"), (2**10, "k"))
 DECIMAL_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -37,12 +39,14 @@ class Axis:
         )
 
 
-def span(values: Iterable[float], margin: float = 0.06, floor: float | None = None) -> tuple[float, float]:
-    """Lowest and highest of the values, widened by `margin` of their distance; never below `floor`."""
+def span(values: Iterable[float], from_zero: bool = False) -> tuple[float, float]:
+    """Limits of an axis that holds the values, with a margin; from 0 where asked and no value is below it."""
     found = list(values)
     low, high = min(found), max(found)
-    extra = (high - low) * margin or abs(high) * margin or 1.0
-    return (low - extra if floor is None else max(floor, low - extra)), high + extra
+    if from_zero and low >= 0:
+        return 0.0, high * (1 + MARGIN) or 1.0
+    extra = (high - low) * MARGIN or abs(high) * MARGIN or 1.0
+    return low - extra, high + extra
 
 
 def tick_labels(ticks: list[float]) -> list[str]:

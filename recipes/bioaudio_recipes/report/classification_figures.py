@@ -60,7 +60,7 @@ def _accuracy(entries: list[Mapping[str, Any]], chance: float, identifier: str) 
         x_log=True,
         x_ticks=[entry["length"] for entry in entries],
         x_text=bases_label,
-        y_floor=0.0,
+        y_from_zero=True,
     )
     rows = [[f"{e['length']:,}", accuracy_text(e), f"{chance:.1%}", f"{e['windows']:,}"] for e in entries]
     numbers = table("Accuracy by length", ["length", "accuracy (95 %)", "chance", "windows"], rows)

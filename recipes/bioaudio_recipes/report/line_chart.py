@@ -71,8 +71,8 @@ class LineChart:
     """Values to label on the x axis; empty for round ones."""
     x_text: Callable[[float], str] | None = None
     """How a value of the x axis is written."""
-    y_floor: float | None = None
-    """The y axis never starts below this."""
+    y_from_zero: bool = False
+    """Whether the y axis starts at 0."""
     y_limits: tuple[float, float] | None = None
     """Fixed limits; what lies outside is cut."""
 
@@ -95,6 +95,7 @@ class LineChart:
             *self._rules(y),
             element("g", *(part for s in self.series for part in _line(s, x, y)), clip_path=f"url(#{clip})"),
             *self._rule_labels(y),
+            *self._point_labels(x, y),
             viewBox=f"0 0 {WIDTH} {HEIGHT}",
             role="img",
             aria_labelledby=f"{identifier}-title {identifier}-desc",
@@ -117,8 +118,8 @@ class LineChart:
         if low == high:
             low, high = (low / 2, high * 2) if self.x_log else (low - 1, high + 1)
         ys = [v for s in self.series for values in (s.y, s.low, s.high) for v in values]
-        limits = self.y_limits or span([*ys, *(rule.y for rule in self.rules)], floor=self.y_floor)
-        inset = 10 if any(series.has_markers for series in self.series) else 0
+        limits = self.y_limits or span([*ys, *(rule.y for rule in self.rules)], self.y_from_zero)
+        inset = max(24 if s.point_labels else 10 if s.has_markers else 0 for s in self.series)
         return (
             Axis(low, high, LEFT + inset, WIDTH - RIGHT - inset, self.x_log),
             Axis(*limits, HEIGHT - BOTTOM, TOP),
@@ -184,6 +185,12 @@ class LineChart:
                     yield element("text", member.label, x=WIDTH - RIGHT - 4, y=at, class_="note end halo")
                 cluster = []
 
+    def _point_labels(self, x: Axis, y: Axis) -> Iterator[Markup]:
+        for s in self.series:
+            for label, at_x, at_y in zip(s.point_labels, s.x, s.y, strict=bool(s.point_labels)):
+                above = y.place(at_y) - 10
+                yield element("text", label, x=x.place(at_x), y=above, class_="note middle halo")
+
 
 def thinned(count: int, most: int = MOST_POINTS) -> list[int]:
     """Indices of at most about `most` of `count` points, evenly spaced, the last one included."""
@@ -211,5 +218,3 @@ def _line(series: Series, x: Axis, y: Axis) -> Iterator[Markup]:
     for i, (px, py) in zip(kept, points, strict=True) if series.has_markers else ():
         title = element("title", f"{series.name}: {series.y[i]:.4g}")
         yield element("circle", title, cx=px, cy=py, r=4, class_=f"marker {color}")
-    for i, (px, py) in zip(kept, points, strict=True) if series.point_labels else ():
-        yield element("text", series.point_labels[i], x=px, y=py - 10, class_="note middle halo")

@@ -35,7 +35,8 @@ def training_figures(metrics: Metrics, identifier: str) -> Iterator[Markup]:
     yield from _validation(metrics, bands, f"{identifier}-validation")
     for name, (label, caption) in MEASURED.items():
         if curve := metrics[f"train/{name}"]:
-            yield _over_steps([_series(label, curve)], label, caption, bands, f"{identifier}-{name}", 0.0)
+            key = f"{identifier}-{name}"
+            yield _over_steps([_series(label, curve)], label, caption, bands, key, from_zero=True)
 
 
 def classifier_training(finetuning: Mapping[int, Metrics], identifier: str) -> Iterator[Markup]:
@@ -50,7 +51,12 @@ def classifier_training(finetuning: Mapping[int, Metrics], identifier: str) -> I
                 "the previous logged step, and on the validation windows, which are the same every time."
             )
             yield _over_steps(
-                series, "accuracy", caption, _bands(metrics), f"{identifier}-finetune-{length}", 0.0
+                series,
+                "accuracy",
+                caption,
+                _bands(metrics),
+                f"{identifier}-finetune-{length}",
+                from_zero=True,
             )
 
 
@@ -111,7 +117,7 @@ def _over_steps(
     caption: str,
     bands: Sequence[Band],
     identifier: str,
-    floor: float | None = None,
+    from_zero: bool = False,
     limits: tuple[float, float] | None = None,
     tabled: Sequence[Series] | None = None,
 ) -> Markup:
@@ -122,7 +128,7 @@ def _over_steps(
         y_label=label,
         series=series,
         bands=bands,
-        y_floor=floor,
+        y_from_zero=from_zero,
         y_limits=limits,
     )
     return figure(chart, caption, _table(tabled or series, label), identifier)
