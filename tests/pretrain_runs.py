@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,8 @@ def make_store(folder: Path, bases: int = 6000, seed: int = 0, letters: str = "A
 
 def arguments(store: Path, out: Path, **trainer: Any) -> dict[str, Any]:
     """A run of 13 steps in two stages, with everything switched on that a checkpoint has to carry."""
-    engine = {
+    engine: dict[str, Any] = {
+        "tokens_per_microbatch": 128 // ACCUMULATION,
         "accelerator": "cpu",
         "num_workers": 0,
         "log_every": 2,
@@ -62,26 +63,38 @@ def arguments(store: Path, out: Path, **trainer: Any) -> dict[str, Any]:
         "model": MambaConfig(d_model=8, n_layer=1, d_state=4),
         "optimizer": OptimizerConfig(ema_decay=0.9),
         "validation": ValidationConfig(max_bases=128, every=5),
-        "trainer": TrainerConfig(tokens_per_microbatch=128 // ACCUMULATION, **(engine | trainer)),
+        "trainer": TrainerConfig(**(engine | trainer)),
     }
 
 
 def run(values: dict[str, Any], interruption: Interruption | None = None) -> int:
     """Run `pretrain` in a fresh process; returns its exit code, negative for a signal it died of."""
+    return _run_all([(values, interruption, {})])[0]
+
+
+def run_on_two_ranks(values: dict[str, Any], port: int) -> list[int]:
+    """Run `pretrain` as two processes that talk over `port`; returns their exit codes."""
+    values = values | {"trainer": replace(values["trainer"], devices=2, strategy="ddp")}
+    here = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0"}
+    return _run_all([(values, None, here | {"LOCAL_RANK": str(rank)}) for rank in range(2)])
+
+
+def _run_all(calls: list[tuple[Any, ...]]) -> list[int]:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, "bioaudio_recipes.commands.pretrain"])
-    process = context.Process(target=_run, args=(values, interruption))
-    process.start()
-    process.join()
-    assert process.exitcode is not None
-    return process.exitcode
+    processes = [context.Process(target=_run, args=call) for call in calls]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    return [process.exitcode or 0 for process in processes]
 
 
-def _run(values: dict[str, Any], interruption: Interruption | None) -> None:
+def _run(values: dict[str, Any], interruption: Interruption | None, environment: dict[str, str]) -> None:
+    os.environ.update(environment)
     torch.set_num_threads(1)
-    multiprocessing.set_start_method(
-        "fork", force=True
-    )  # loading workers start at once, with nothing to import
+    # Loading workers are forked too, and so have nothing to import.
+    multiprocessing.set_start_method("fork", force=True)
     if interruption is not None:
         _interrupt(interruption)
     pretrain(**values)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
@@ -106,8 +106,11 @@ def fit(
 
 
 def process_rank() -> int:
-    """This process among those of the run: 0 writes files, the others only compute."""
-    return rank_zero_only.rank  # pyright: ignore[reportFunctionMemberAccess]
+    """This process among those of the run, all on one host: 0 writes files, the others only compute.
+
+    Known before Lightning starts, from what it and torchrun give to the processes that they launch.
+    """
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
 
 
 @contextmanager
