@@ -64,8 +64,8 @@ def finetune(
         out: run folder to write.
         classes: genome of each class, as --classes.human PATH: a store, a FASTA or .2bit file, or a
             folder of such files.
-        sequences: instead of genomes, a CSV with the columns sequence, label and, if wanted, split (train, valid
-            or test).
+        sequences: instead of genomes, a CSV with the columns sequence, label and, if wanted, split (train,
+            valid or test).
         length: bases in a window; with --sequences the most bases of a sequence, by default the longest's.
         init_from: folder of a pretrained model (RUN/model) to start from.
         model: without init_from, a preset or sizes of a fresh model.

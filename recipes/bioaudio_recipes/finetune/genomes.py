@@ -37,9 +37,7 @@ class GenomeSplits:
 
     def __post_init__(self) -> None:
         if bool(self.valid_contigs) != bool(self.test_contigs):
-            raise ValueError(
-                "--splits.valid_contigs and --splits.test_contigs are given together or not at all"
-            )
+            raise ValueError("--splits.valid_contigs and --splits.test_contigs go together; one is missing")
         try:
             re.compile(self.contigs or "")
         except re.error as error:
@@ -96,8 +94,9 @@ def open_genomes(classes: Mapping[str, Path], converted: Path) -> dict[str, Geno
         ValueError: for fewer than two classes, or a path that is no genome.
     """
     if len(classes) < 2:
+        given = ", ".join(classes)
         raise ValueError(
-            f"a classifier needs at least two classes, got {', '.join(classes) or 'none'}: --classes.NAME"
+            f"a classifier needs at least two classes, got {given}; give --classes.NAME for each"
         )
     files = {name: _genome_files(name, Path(path)) for name, path in classes.items()}
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,15 +64,15 @@ def read_labelled_csv(path: Path, *, test_fraction: float, seed: int) -> Labelle
         sequences.append(_tokens(row["sequence"], place))
         labels.append(_named(row["label"], "label", place))
         splits.append(_split(row["split"], place) if "split" in row else "")
-    classes, indices = np.unique(np.array(labels, dtype=np.str_), return_inverse=True)
+    classes = sorted(set(labels))
     if len(classes) < 2:
-        raise ValueError(
-            f"{path}: a classifier needs at least two labels, found {', '.join(classes) or 'no rows'}"
-        )
+        found = ", ".join(classes) or "no rows"
+        raise ValueError(f"{path}: a classifier needs at least two labels, found {found}")
+    indices = np.searchsorted(classes, labels)
     chosen = np.array(splits) if splits[0] else _stratified(path, classes, indices, test_fraction, seed)
     _check_every_class(path, classes, indices, chosen)
     return LabelledSequences(
-        classes=tuple(map(str, classes)),
+        classes=tuple(classes),
         labels=indices.astype(np.int64),
         splits=chosen,
         tokens=np.concatenate(sequences),
@@ -89,9 +89,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             missing = [name for name in ("sequence", "label") if name not in header]
             if missing:
                 found = ", ".join(header) or "nothing"
-                raise ValueError(
-                    f"{path}, line 1: no column {' or '.join(missing)}; the header holds {found}"
-                )
+                raise ValueError(f"{path}, line 1: no column {' or '.join(missing)}; the header has {found}")
             for cells in filter(None, reader):
                 if len(cells) != len(header):
                     raise ValueError(
@@ -101,9 +99,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         except csv.Error as error:
             raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
         except UnicodeDecodeError as error:
-            raise ValueError(
-                f"{path}: not a text file in UTF-8 ({error.reason} at byte {error.start})"
-            ) from error
+            raise ValueError(f"{path}: not text in UTF-8 ({error.reason} at byte {error.start})") from error
 
 
 @contextmanager
@@ -143,7 +139,7 @@ def _split(cell: str, place: str) -> str:
 
 
 def _stratified(
-    path: Path, classes: np.ndarray, labels: np.ndarray, fraction: float, seed: int
+    path: Path, classes: Sequence[str], labels: np.ndarray, fraction: float, seed: int
 ) -> np.ndarray:
     """Split names per row: `fraction` of every class's rows, chosen by `seed`, to test, the rest to train."""
     rng = np.random.default_rng(seed)
@@ -156,7 +152,7 @@ def _stratified(
     return splits
 
 
-def _check_every_class(path: Path, classes: np.ndarray, labels: np.ndarray, splits: np.ndarray) -> None:
+def _check_every_class(path: Path, classes: Sequence[str], labels: np.ndarray, splits: np.ndarray) -> None:
     for split in ("train", "test"):
         absent = set(range(len(classes))) - set(labels[splits == split].tolist())
         if absent:

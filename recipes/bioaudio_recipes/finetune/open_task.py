@@ -58,9 +58,7 @@ def open_task(
         ValueError: if the arguments do not go together, or a file is no good.
     """
     if (not classes) == (sequences is None):
-        raise ValueError(
-            "give the classes as genomes (--classes.NAME PATH) or as a CSV (--sequences), one of them"
-        )
+        raise ValueError("give either --classes.NAME PATH for each genome, or --sequences with a CSV")
     if length is not None and length < 1:
         raise ValueError(f"--length must be 1 or more, got {length}")
     if sequences is not None:

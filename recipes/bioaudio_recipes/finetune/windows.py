@@ -1,8 +1,8 @@
 """Windows of one length inside a split's segments: drawn at random to train on, evenly spaced to judge by.
 
-Three faults of HyenaDNA's species data set (src/dataloaders/datasets/species_dataset.py) are shut out: a sample
-depends on nothing but (seed, epoch, index); the last bases of a contig can be drawn like all others; and no
-window is cut short and filled up with N.
+Three faults of HyenaDNA's species data set (src/dataloaders/datasets/species_dataset.py) are shut out: a
+sample depends on nothing but (seed, epoch, index); the last bases of a contig can be drawn like all others;
+and no window is cut short and filled up with N.
 """
 
 from __future__ import annotations
