@@ -65,7 +65,7 @@ def check_space(out: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OSError(
-            f"the disk of {folder} is too full: {out.name} needs {needed:,} bytes, {free:,} are free; "
+            f"the disk of {folder} is too full: {out.name} needs about {needed:,} bytes, {free:,} are free; "
             "free some space or choose another folder"
         )
 

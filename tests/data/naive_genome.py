@@ -65,7 +65,7 @@ def twobit_file(genome: Genome, *, order: str = "<", version: int = 0) -> bytes:
     kind = "Q" if version else "I"
     at = 16 + sum(1 + len(name) + struct.calcsize(order + kind) for name in names)
     header = struct.pack(f"{order}4I", 0x1A412743, version, len(genome), 0)
-    body = b""
+    body = bytearray()
     for name, letters in zip(names, genome.values(), strict=True):
         header += bytes([len(name)]) + name + struct.pack(order + kind, at + len(body))
         body += struct.pack(f"{order}I", len(letters))
@@ -79,7 +79,7 @@ def twobit_file(genome: Genome, *, order: str = "<", version: int = 0) -> bytes:
             for letter in four:
                 byte = byte << 2 | "TCAG".index(letter)
             body += bytes([byte])
-    return header + body
+    return header + bytes(body)
 
 
 def digest_of_windows(store: GenomeStore, windows: list[tuple[str, int, int]]) -> str:

@@ -72,6 +72,7 @@ BAD = {
         gzip.compress(TEXT) + b"tail", ": its gzip data is cut short or damaged", "b.fa.gz"
     ),
     "gzip of nothing": Bad(gzip.compress(b""), " is empty", "empty.fa.gz"),
+    "gzip of two bytes": Bad(b"\x1f\x8b", ": its gzip data is cut short or damaged", "cut.fa.gz"),
     "gzip header only": Bad(gzip.compress(TEXT)[:5], ": its gzip data is cut short or damaged", "cut.fa.gz"),
     "bgzip cut between blocks": Bad(bgzip(TEXT), " is cut short: the block that ends", "cut.fa.gz"),
     "2bit without signature": Bad(TEXT, " is not a .2bit file", "bad.2bit"),
@@ -82,6 +83,9 @@ BAD = {
     "2bit cut in the header": Bad(TWOBIT[:7], ": the header lies beyond the file's 7 bytes", "bad.2bit"),
     "2bit cut in the index": Bad(TWOBIT[:20], ": record 1 of 2 of the index lies beyond", "bad.2bit"),
     "2bit cut in the bases": Bad(TWOBIT[:-1], ": contig 'chr2' lies beyond the file's", "bad.2bit"),
+    "2bit with an absurd offset": Bad(
+        TWOBIT[:21] + b"\xff" * 4 + TWOBIT[25:], ": contig 'chr1' lies beyond the file's", "bad.2bit"
+    ),
     "2bit with absurd blocks": Bad(
         twobit_file({"z": "A"})[:26] + b"\xff" * 8,
         ": contig 'z', N blocks lies beyond the file's",
@@ -173,7 +177,7 @@ def test_full_disk_is_told_before_it_is_full(
     source = write(tmp_path / "a.2bit", TWOBIT)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(1000, 900, 100))
     line = refusal(capsys, "prepare-genome", source, "--out", tmp_path / "store")
-    assert line.startswith(f"the disk of {tmp_path} is too full: store needs 361 bytes, 100 are free;")
+    assert line.startswith(f"the disk of {tmp_path} is too full: store needs about 361 bytes, 100 are free;")
     assert list(tmp_path.iterdir()) == [source]
 
 

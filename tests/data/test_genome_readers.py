@@ -40,7 +40,7 @@ def assert_same(read: dict[str, np.ndarray], genome: Genome) -> None:
     block=st.integers(1, 80),
     member=st.none() | st.integers(1, 300),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_fasta_is_read_whatever_its_lines_and_blocks(
     genome: Genome, width: int, newline: str, final_newline: bool, block: int, member: int | None
 ) -> None:
@@ -66,7 +66,7 @@ def test_fasta_is_read_as_pyfaidx_reads_it(genome: Genome, width: int, newline: 
     version=st.sampled_from([0, 1]),
     block=st.sampled_from([4, 8, 32, 1 << 20]),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_twobit_is_read_as_the_fasta_of_the_same_genome(
     genome: Genome, order: str, version: int, block: int
 ) -> None:

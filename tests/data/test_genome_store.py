@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bioaudio_data import atomic_folder
 from bioaudio_data.genome import GenomeStore, convert_genome
 from bioaudio_data.samples import great_apes_chr22
 from bioaudio_data.vocabulary import DNA
@@ -156,6 +157,7 @@ def test_open_refuses_what_is_no_whole_store(tmp_path: Path) -> None:
     refused("bases.u8 is missing", bases=None)
     refused("index.json is damaged", index=index[:100])
     refused("index.json is damaged", index=index.replace('"offset"', '"off"'))
+    refused("index.json is damaged", index=index.replace('"offset": 11', '"offset": 10'))
     refused("index of a genome store", index="[]")
     refused(
         "format version 2; this release reads version 1", index=index.replace('"version": 1', '"version": 2')
@@ -171,3 +173,14 @@ def test_store_overwritten_under_a_job_is_noticed(tmp_path: Path) -> None:
     assert stored(store) == GENOME
     with pytest.raises(ValueError, match="overwritten"):
         pickle.loads(pickled)
+
+
+def test_store_is_overwritten_where_folders_cannot_be_exchanged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(atomic_folder, "_exchange", lambda first, second: False)
+    for genome in (GENOME, {"z": "ACGT"}):
+        source = write(tmp_path / "a.fa", fasta_text(genome))
+        convert_genome([source], tmp_path / "s", overwrite=True, progress=False)
+        assert stored(GenomeStore.open(tmp_path / "s")) == genome
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.fa", "s"]

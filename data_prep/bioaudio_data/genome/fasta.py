@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Literal
 
@@ -44,6 +45,14 @@ class _Fasta:
         self.position = 0
 
     def read(self) -> BaseStream:
+        for is_header, text in self._pieces():
+            yield self._start(text) if is_header else self._bases(text)
+        self._close_contig()
+        if self.contig is None:
+            raise ValueError(f"{self.path} is empty")
+
+    def _pieces(self) -> Iterator[tuple[bool, bytes]]:
+        """Whole headers (True), without `>` and line end; and what of a block lies between two (False)."""
         header: bytes | None = None
         line_start = True
         while block := self._next_block():
@@ -51,26 +60,22 @@ class _Fasta:
             while at < len(block):
                 if header is None and line_start and block[at] == ord(">"):
                     header, at = b"", at + 1
-                if header is not None:
-                    end = block.find(b"\n", at)
-                    header += block[at : end if end >= 0 else len(block)]
-                    if len(header) > LONGEST_HEADER:
-                        raise self._error(f"the header is longer than {LONGEST_HEADER:,} bytes")
-                    if end < 0:
-                        break
-                    yield self._start(header)
-                    header, line_start, at = None, True, end + 1
-                    self.line += 1
-                else:
+                if header is None:
                     following = block.find(b"\n>", at)
                     end = following + 1 if following >= 0 else len(block)
-                    yield self._bases(block[at:end])
+                    yield False, block[at:end]
                     line_start, at = block[end - 1] == ord("\n"), end
+                    continue
+                end = block.find(b"\n", at)
+                header += block[at : end if end >= 0 else len(block)]
+                if len(header) > LONGEST_HEADER:
+                    raise self._error(f"the header is longer than {LONGEST_HEADER:,} bytes")
+                if end < 0:
+                    break
+                yield True, header
+                header, line_start, at = None, True, end + 1
         if header is not None:
-            yield self._start(header)
-        self._close_contig()
-        if self.contig is None:
-            raise ValueError(f"{self.path} is empty")
+            yield True, header
 
     def _next_block(self) -> bytes:
         block = self.file.read(BLOCK_BYTES)
@@ -86,6 +91,7 @@ class _Fasta:
         self._close_contig()
         name = header.split(None, 1)[0] if header[:1].strip() else b""
         self.contig, self.position = start_contig(name, f"{self.path}:{self.line}"), 0
+        self.line += 1
         return self.contig
 
     def _close_contig(self) -> None:

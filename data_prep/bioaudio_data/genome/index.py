@@ -78,13 +78,23 @@ class GenomeIndex:
             content = json.loads(path.read_text(encoding="utf-8"))
             _check_format(path, content)
             return cls(
-                contigs=tuple(Contig(**contig) for contig in content["contigs"]),
+                contigs=_contigs(content["contigs"]),
                 sources=tuple(Source(**source) for source in content["sources"]),
                 sha256=content["sha256"],
                 composition=content["composition"],
             )
         except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is damaged ({error}); make the store again") from error
+
+
+def _contigs(rows: list[dict[str, Any]]) -> tuple[Contig, ...]:
+    contigs = tuple(Contig(**row) for row in rows)
+    end = 0
+    for contig in contigs:
+        if contig.offset != end or contig.length < 1:
+            raise TypeError(f"contig {contig.name} does not begin where the one before it ends")
+        end += contig.length
+    return contigs
 
 
 def _check_format(path: Path, content: Any) -> None:

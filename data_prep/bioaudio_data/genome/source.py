@@ -95,7 +95,7 @@ def read_source(
 def _check_bgzip_end(file: IO[bytes], path: Path) -> None:
     """A file of bgzip that was cut between two blocks is valid gzip: only its end tells."""
     head = file.read(14)
-    if head[3] & 4 and head[12:14] == b"BC":
+    if head[3:4] == b"\x04" and head[12:14] == b"BC":
         file.seek(-min(len(BGZF_END), path.stat().st_size), 2)
         if file.read() != BGZF_END:
             raise ValueError(f"{path} is cut short: the block that ends a file of bgzip is missing")

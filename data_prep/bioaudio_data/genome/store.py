@@ -92,9 +92,9 @@ class GenomeStore:
             ValueError: naming the file, if they differ.
         """
         digest = hashlib.sha256()
-        bar = tqdm(total=self.index.size, unit="B", unit_scale=True, desc=self.name, disable=_quiet(progress))
-        with bar:
-            for start in range(0, self.index.size, VERIFY_BYTES):
+        size, quiet = self.index.size, None if progress else True  # None: only on a terminal
+        with tqdm(total=size, unit="B", unit_scale=True, desc=self.name, leave=False, disable=quiet) as bar:
+            for start in range(0, size, VERIFY_BYTES):
                 part = self._bases[start : start + VERIFY_BYTES]
                 digest.update(part.data)
                 bar.update(part.size)
@@ -118,11 +118,6 @@ def _reopen(path: Path, sha256: str) -> GenomeStore:
     if store.index.sha256 != sha256:
         raise ValueError(f"genome store {path} was overwritten while a job was using it; start the job again")
     return store
-
-
-def _quiet(progress: bool) -> bool | None:
-    """`tqdm`'s `disable`: with progress wanted, None, which shows the bar on a terminal only."""
-    return None if progress else True
 
 
 def _map(path: Path, size: int) -> np.ndarray:

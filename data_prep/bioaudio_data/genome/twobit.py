@@ -8,7 +8,7 @@ from typing import IO
 
 import numpy as np
 
-from bioaudio_data.genome.stream import BaseStream, start_contig
+from bioaudio_data.genome.stream import BaseStream, ContigStart, start_contig
 from bioaudio_data.vocabulary import DNA, SOFT_MASK_BIT
 
 SIGNATURES = {bytes.fromhex("4327411a"): "<", bytes.fromhex("1a412743"): ">"}
@@ -46,18 +46,20 @@ class _TwoBit:
             raise ValueError(f"{path} is not a .2bit file: its first four bytes are not the signature")
 
     def read(self) -> BaseStream:
-        for number, (name, offset) in enumerate(self._index(), start=1):
-            start = start_contig(name, f"{self.path}: record {number}")
+        for start, place in self._records():
             yield start
-            self.file.seek(offset)
-            yield from self._record(f"{self.path}: contig {start.name!r}")
+            yield from self._bases(place)
 
     def count_bases(self) -> int:
-        total = 0
-        for name, offset in self._index():
-            self.file.seek(offset)
-            total += int(self._integers(1, f"{self.path}: contig {name!r}")[0])
-        return total
+        return sum(int(self._integers(1, place)[0]) for _, place in self._records())
+
+    def _records(self) -> Iterator[tuple[ContigStart, str]]:
+        """Each contig and its place for messages, with the file's position at its record."""
+        for number, (name, offset) in enumerate(self._index(), start=1):
+            start = start_contig(name, f"{self.path}: record {number}")
+            place = f"{self.path}: contig {start.name!r}"
+            self.file.seek(min(max(offset, 0), self.size))
+            yield start, place
 
     def _index(self) -> list[tuple[bytes, int]]:
         """Names and offsets of the records."""
@@ -73,9 +75,9 @@ class _TwoBit:
             index.append((name, int(self._integers(1, place, "u8" if version else "u4")[0])))
         return index
 
-    def _record(self, place: str) -> Iterator[np.ndarray]:
+    def _bases(self, place: str) -> Iterator[np.ndarray]:
         """Runs of bases of the record at the file's position."""
-        (length,) = (int(n) for n in self._integers(1, place))
+        length = int(self._integers(1, place)[0])
         if not length:
             raise ValueError(f"{place} has no bases")
         unknown = self._blocks(length, f"{place}, N blocks")
@@ -92,9 +94,9 @@ class _TwoBit:
 
     def _blocks(self, length: int, place: str) -> tuple[np.ndarray, np.ndarray]:
         """Starts and ends, int64 (n_blocks,), in order and apart."""
-        (count,) = self._integers(1, place)
-        starts = self._integers(int(count), place)
-        ends = starts + self._integers(int(count), place)
+        count = int(self._integers(1, place)[0])
+        starts = self._integers(count, place)
+        ends = starts + self._integers(count, place)
         if count and not (np.all(starts < ends) and np.all(starts[1:] >= ends[:-1]) and ends[-1] <= length):
             raise ValueError(
                 f"{place} are out of order or reach beyond the {length:,} bases: the file is damaged"
@@ -130,8 +132,8 @@ def _inside(blocks: tuple[np.ndarray, np.ndarray], start: int, count: int) -> np
 def _unpack_table() -> np.ndarray:
     """The four bases of each byte, first base in the highest bits: uint32 (256,), to be viewed as uint8."""
     bases = np.array([DNA.T, DNA.C, DNA.A, DNA.G], np.uint8)
-    packed = np.arange(256)[:, None] >> np.array([6, 4, 2, 0]) & 3
-    return np.ascontiguousarray(bases[packed]).view(np.uint32)[:, 0]
+    codes = (np.arange(256)[:, None] >> np.array([6, 4, 2, 0])) & 3
+    return np.ascontiguousarray(bases[codes]).view(np.uint32)[:, 0]
 
 
 _UNPACK = _unpack_table()
