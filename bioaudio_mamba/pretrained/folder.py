@@ -89,8 +89,10 @@ def _read_config(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(content, dict) or not isinstance(content.get(_EXTRA, {}), dict):
-        raise ValueError(f"{path} holds no JSON object, or one whose {_EXTRA!r} is none")
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a JSON {type(content).__name__}, expected an object")
+    if not isinstance(content.get(_EXTRA, {}), dict):
+        raise ValueError(f"{path}: {_EXTRA!r} holds a {type(content[_EXTRA]).__name__}, expected an object")
     return content
 
 

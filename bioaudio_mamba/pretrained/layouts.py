@@ -93,8 +93,10 @@ def _from_mamba_ssm(content: dict[str, Any], backend: Backend) -> MambaConfig:
         raise ValueError("vocab_size missing")
     _check_fixed(content, _MAMBA_SSM_FIXED)
     ssm_cfg = content.get("ssm_cfg") or {}
+    if not isinstance(ssm_cfg, dict):
+        raise ValueError(f"ssm_cfg holds a {type(ssm_cfg).__name__}, expected an object")
     _check_fixed(ssm_cfg, _SSM_CFG_FIXED)
-    multiple = content.get("pad_vocab_size_multiple", 8)
+    multiple = content.get("pad_vocab_size_multiple", 8) or 1
     return MambaConfig(
         d_model=content["d_model"],
         n_layer=content["n_layer"],

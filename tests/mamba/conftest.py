@@ -21,4 +21,4 @@ def model(config: MambaConfig, rng: torch.Generator) -> CausalLM:
 
 @pytest.fixture
 def tokens(config: MambaConfig, rng: torch.Generator) -> Tensor:
-    return torch.randint(config.vocab_size, (3, 24), generator=rng)
+    return torch.randint(config.vocab_size, (3, 12), generator=rng)

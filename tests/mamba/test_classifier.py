@@ -10,7 +10,7 @@ from torch import Tensor
 from bioaudio_mamba import CausalLM, SequenceClassifier
 from bioaudio_mamba.classifier import Pooling
 
-LENGTHS = torch.tensor([24, 1, 13])
+LENGTHS = torch.tensor([12, 1, 7])
 
 
 @pytest.fixture(params=["last", "mean"])
@@ -30,7 +30,7 @@ def test_padding_changes_nothing(classifier: SequenceClassifier, tokens: Tensor)
 
 
 def test_lengths_default_to_all_tokens(classifier: SequenceClassifier, tokens: Tensor) -> None:
-    assert torch.equal(classifier(tokens), classifier(tokens, torch.full((3,), 24)))
+    assert torch.equal(classifier(tokens), classifier(tokens, torch.full((3,), 12)))
 
 
 def test_every_counted_token_matters_when_the_mean_is_taken(model: CausalLM, tokens: Tensor) -> None:
@@ -47,11 +47,11 @@ def test_a_frozen_backbone_gets_no_gradient(classifier: SequenceClassifier, toke
     assert all(parameter.grad is not None for parameter in classifier.head.parameters())
 
 
-@pytest.mark.parametrize("lengths", [[24, 0, 3], [24, 25, 3]])
+@pytest.mark.parametrize("lengths", [[12, 0, 3], [12, 13, 3]])
 def test_lengths_out_of_range_are_refused(
     classifier: SequenceClassifier, tokens: Tensor, lengths: list[int]
 ) -> None:
-    with pytest.raises(ValueError, match=r"lengths lie in .*; each must be in \[1, 24\]"):
+    with pytest.raises(ValueError, match=r"lengths lie in .*; each must be in \[1, 12\]"):
         classifier(tokens, torch.tensor(lengths))
 
 

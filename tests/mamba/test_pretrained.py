@@ -99,6 +99,7 @@ def test_mamba_ssm_layout_loads_and_pads_its_vocabulary(
         ({"ssm_cfg": {"layer": "Mamba2"}}, "layer is 'Mamba2'; only 'Mamba1' is supported"),
         ({"rms_norm": False}, "rms_norm is False; only True is supported"),
         ({"attn_layer_idx": [1]}, "attn_layer_idx is"),
+        ({"ssm_cfg": [1]}, "ssm_cfg holds a list, expected an object"),
     ],
 )
 def test_mamba_ssm_parts_that_we_lack_are_refused(
@@ -154,7 +155,7 @@ def test_weights_that_do_not_fit_are_named(
         ({"intermediate_size": 99}, r"config\.json: intermediate_size is 99, expand \* hidden_size is 32"),
         ({"hidden_act": "gelu"}, r"config\.json: hidden_act is 'gelu'; only 'silu' is supported"),
         ({"model_type": "mamba2"}, r"config\.json: model_type is 'mamba2'"),
-        ({"bioaudio": 3}, "'bioaudio' is none"),
+        ({"bioaudio": 3}, r"config\.json: 'bioaudio' holds a int, expected an object"),
     ],
 )
 def test_configurations_that_do_not_fit_are_named(
