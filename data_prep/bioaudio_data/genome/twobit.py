@@ -123,10 +123,9 @@ def _inside(blocks: tuple[np.ndarray, np.ndarray], start: int, count: int) -> np
     """Whether each of the bases `start` to `start + count` is in a block: bool (count,)."""
     starts, ends = blocks
     first, last = np.searchsorted(ends, start, "right"), np.searchsorted(starts, start + count, "left")
-    steps = np.zeros(count + 1, np.int8)
-    steps[np.maximum(starts[first:last] - start, 0)] += 1
-    steps[np.minimum(ends[first:last] - start, count)] -= 1
-    return np.cumsum(steps[:-1], dtype=np.int8).view(bool)
+    edges = np.stack([starts[first:last], ends[first:last]], axis=1).ravel()
+    edges = np.concatenate([[0], np.clip(edges - start, 0, count), [count]])
+    return np.repeat(np.arange(edges.size - 1) % 2 == 1, np.diff(edges))
 
 
 def _unpack_table() -> np.ndarray:
