@@ -121,7 +121,7 @@ def _interval(path: Path, line: int, fields: list[str], split_words: Collection[
         _fail(path, line, f"start and end must be whole numbers, got {start!r} and {end!r}")
     if int(end) <= int(start):
         _fail(path, line, f"the end must be greater than the start, got {start} and {end}")
-    if not contig or any(map(str.isspace, contig)):
+    if contig.split() != [contig]:
         _fail(path, line, f"the contig's name must be one word, got {contig!r}")
     if split_words is not None:
         if more[0] not in split_words:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import ssl
@@ -89,11 +90,30 @@ def fetch(url: str, partial: Path, *, patience: Patience | None = None, progress
         OSError: if the bytes cannot be written, such as on a full disk.
     """
     scheme = urlparse(url).scheme
-    if scheme == "file":
-        return _copy_local(url, partial, progress)
-    if scheme not in ("http", "https"):
+    if scheme not in ("http", "https", "file"):
         raise ValueError(f"cannot download {url}: the address must begin with http://, https:// or file://")
-    patience = patience or Patience()
+    try:
+        if scheme == "file":
+            _copy_local(url, partial, progress)
+        else:
+            _persist(url, partial, patience or Patience(), progress)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(
+            f"the disk of {partial.parent} is full after {_size(partial)} bytes of {url}; free some space, "
+            "then the same command goes on"
+        ) from error
+
+
+def discard(partial: Path) -> None:
+    """Remove what `fetch` left."""
+    partial.unlink(missing_ok=True)
+    _note(partial).unlink(missing_ok=True)
+
+
+def _persist(url: str, partial: Path, patience: Patience, progress: bool) -> None:
+    """Try until the file is there, or too many attempts in a row bring nothing new."""
     furthest, failures = 0, 0
     while True:
         try:
@@ -110,15 +130,10 @@ def fetch(url: str, partial: Path, *, patience: Patience | None = None, progress
             time.sleep(min(60.0, patience.pause * 2 ** (failures - 1)))
 
 
-def discard(partial: Path) -> None:
-    """Remove what `fetch` left."""
-    partial.unlink(missing_ok=True)
-    _note(partial).unlink(missing_ok=True)
-
-
 def _attempt(url: str, partial: Path, timeout: float, progress: bool) -> None:
+    """One request: the whole file, or what is missing of the version that was begun."""
     kept = _Version.load(_note(partial), url)
-    offset = _size(partial) if kept and kept.condition else 0
+    offset = _size(partial)
     if kept and offset and offset == kept.size:
         return
     headers = {"User-Agent": "bioaudio"}

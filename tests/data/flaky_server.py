@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -26,10 +27,12 @@ class Answer:
     """Whether `If-Range` is heeded."""
     cut: int | None = None
     """Bytes of the answer's body after which the connection ends."""
+    stall: float = 0.0
+    """Seconds of silence before the body."""
     status: int | None = None
     """Answer with nothing but this status."""
-    content_range: str | None = None
-    """Claim this range in a partial answer, whatever is sent."""
+    serves_from: int | None = None
+    """Answer a `Range` with the bytes from here on, whatever was asked."""
 
     def but(self, **changes: object) -> Answer:
         """The same answer with some things changed."""
@@ -53,6 +56,13 @@ class FlakyServer:
         return due.pop(0) if len(due) > 1 else due[0]
 
 
+class QuietServer(ThreadingHTTPServer):
+    """A server that does not mind clients who hang up."""
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing on stderr: the client's side is what is tested."""
+
+
 @contextmanager
 def flaky_server() -> Iterator[FlakyServer]:
     """Serve on a free port until the block ends."""
@@ -72,7 +82,7 @@ def flaky_server() -> Iterator[FlakyServer]:
             condition = self.headers.get("If-Range")
             same = not answer.checks_condition or condition in (answer.etag, answer.last_modified)
             partial = bool(asked) and answer.ranges and same
-            begin = begin if partial else 0
+            begin = (answer.serves_from or begin) if partial else 0
             size = len(answer.body)
             if partial and begin >= size:
                 self.send_response(416)
@@ -81,12 +91,14 @@ def flaky_server() -> Iterator[FlakyServer]:
                 return
             self.send_response(206 if partial else 200)
             if partial:
-                self.send_header("Content-Range", answer.content_range or f"bytes {begin}-{size - 1}/{size}")
+                self.send_header("Content-Range", f"bytes {begin}-{size - 1}/{size}")
             for name, value in (("ETag", answer.etag), ("Last-Modified", answer.last_modified)):
                 if value is not None:
                     self.send_header(name, value)
             self.send_header("Content-Length", str(size - begin))
             self.end_headers()
+            self.wfile.flush()
+            time.sleep(answer.stall)
             body = answer.body[begin:]
             self.wfile.write(body if answer.cut is None else body[: answer.cut])
             self.close_connection = True
@@ -94,7 +106,7 @@ def flaky_server() -> Iterator[FlakyServer]:
         def log_message(self, format: str, *args: object) -> None:
             """Say nothing on stderr."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with QuietServer(("127.0.0.1", 0), Handler) as server:
         state.address = f"http://127.0.0.1:{server.server_address[1]}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()

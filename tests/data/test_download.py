@@ -21,6 +21,11 @@ GOOD = Answer(body=BODY)
 PATIENCE = Patience(attempts=3, pause=0.001, timeout=10)
 
 
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+
+
 @pytest.fixture
 def server() -> Iterator[FlakyServer]:
     with flaky_server() as running:
@@ -83,8 +88,7 @@ def test_a_file_that_shrank_is_read_anew(server: FlakyServer, tmp_path: Path) ->
 
 
 def test_an_answer_with_another_range_is_not_believed(server: FlakyServer, tmp_path: Path) -> None:
-    wrong = GOOD.but(content_range=f"bytes 5-999999/{len(BODY)}")
-    assert get(server, tmp_path, GOOD.but(cut=500_000), wrong, GOOD).read_bytes() == BODY
+    assert get(server, tmp_path, GOOD.but(cut=500_000), GOOD.but(serves_from=5), GOOD).read_bytes() == BODY
 
 
 @pytest.mark.parametrize("status", [500, 503, 429])
@@ -103,7 +107,7 @@ def test_a_later_call_goes_on_after_giving_up(server: FlakyServer, tmp_path: Pat
 
 
 def test_what_was_kept_of_another_address_is_not_continued(server: FlakyServer, tmp_path: Path) -> None:
-    (tmp_path / "big.bin.partial").write_bytes(b"something else")
+    (tmp_path / "big.bin.partial").write_bytes(BODY[::-1])
     (tmp_path / "big.bin.partial.json").write_text(
         '{"url": "http://127.0.0.1/big.bin", "etag": "\\"v1\\"", "last_modified": null, "size": 1000000}'
     )
@@ -133,6 +137,24 @@ def test_a_splice_of_two_versions_is_caught_by_the_checksum(server: FlakyServer,
     with pytest.raises(ValueError, match="damaged and was removed"):
         get(server, tmp_path, liar, GOOD)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_silent_server_is_asked_again(server: FlakyServer, tmp_path: Path) -> None:
+    server.answers["/big.bin"] = [GOOD.but(stall=1.0), GOOD]
+    hasty = Patience(attempts=2, pause=0.001, timeout=0.2)
+    (path,) = download(f"{server.address}/big.bin", tmp_path, patience=hasty, progress=False)
+    assert path.read_bytes() == BODY
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_a_full_disk_is_named_and_not_retried(server: FlakyServer, tmp_path: Path) -> None:
+    (tmp_path / "big.bin.partial").symlink_to("/dev/full")
+    with pytest.raises(
+        OSError, match=f"the disk of {tmp_path} is full after 0 bytes of {server.address}/big.bin"
+    ):
+        get(server, tmp_path, GOOD)
+    assert len(server.requests) == 1
+    assert not (tmp_path / "big.bin").exists()
 
 
 def test_a_missing_file_is_not_asked_for_twice(server: FlakyServer, tmp_path: Path) -> None:

@@ -127,3 +127,11 @@ def test_splits_that_are_not_cut_count_as_their_segments() -> None:
     (leak,) = find_leaks(splits, [100], "mamba", CONTIGS, max_shift=25, cut=["train"])
     assert (leak.bases, [str(w) for w in leak.windows]) == (5, ["a:0-100", "a:120-121"])
     assert find_leaks(splits, [100], "mamba", CONTIGS)[0].bases == 50
+
+
+def test_bases_between_windows_are_not_shared() -> None:
+    splits = {
+        "train": [Interval("a", 0, 10), Interval("a", 11, 20), Interval("a", 20, 30)],
+        "valid": [Interval("a", 10, 11), Interval("a", 30, 40)],
+    }
+    assert find_leaks(splits, [1], "tile", CONTIGS) == []
