@@ -46,7 +46,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).partition("\n")[0]
         raise ValueError(f"{path} is not a readable file of weights (cut short?): {reason}") from error
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} holds a {type(content).__name__}, not named tensors")
@@ -55,7 +55,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
             raise ValueError(f"{path}: {key} is not a tensor of floating-point numbers")
         # mamba_ssm calls the embedding `embedding`.
-        weights[key.replace("backbone.embedding.", "backbone.embeddings.")] = tensor.float()
+        weights[str(key).replace("backbone.embedding.", "backbone.embeddings.")] = tensor.float()
     return weights
 
 
