@@ -52,14 +52,14 @@ def model_folder(tmp_path: Path, model: CausalLM) -> Path:
 
 def windows_over(genome: Path, length: int) -> PackedWindows:
     store = GenomeStore.open(genome)
-    return PackedWindows([store], [Windows([Interval("one", 100, 900)], length, "tile", store.contigs)])
+    return PackedWindows([store], [Windows([Interval("one", 100, 500)], length, "tile", store.contigs)])
 
 
 def by_hand(model: CausalLM, genome: Path, length: int) -> tuple[np.ndarray, np.ndarray]:
     """Nats and bases by position, base by base, with one forward pass a window."""
     nats, bases = np.zeros(length), np.zeros(length, int)
     store = GenomeStore.open(genome)
-    for start in range(100, 900 - length + 1, length):
+    for start in range(100, 500 - length + 1, length):
         tokens = store.tokens("one", start, start + length).astype(int)
         with torch.no_grad():
             logits, _ = model(torch.from_numpy(tokens)[None])
@@ -71,7 +71,7 @@ def by_hand(model: CausalLM, genome: Path, length: int) -> tuple[np.ndarray, np.
     return nats, bases
 
 
-@pytest.mark.parametrize("tokens_per_batch", [1_000_000, 300, 33])
+@pytest.mark.parametrize("tokens_per_batch", [1_000_000, 200, 33])
 def test_scores_equal_a_hand_computation_streamed_or_not(
     genome: Path, model: CausalLM, tokens_per_batch: int
 ) -> None:
@@ -136,7 +136,7 @@ def test_a_run_is_evaluated_on_its_own_splits_and_lengths(
     save_pretrained(model, folder.model, {"vocabulary": DNA.to_dict()})
     data = GenomeData(genomes=[genome], guard=0, train=(0, 0.5), valid=(0.5, 0.75), test=(0.75, 1.0))
     save_config(folder.config, {"data": data, "schedule": {"stages": [{"length": 64}, {"length": 128}]}})
-    table = run("evaluate", [str(folder.root), "--tokens_per_batch", "500"])
+    table = run("evaluate", [str(folder.root)])
     results = json.loads((folder.evaluation / "perplexity.json").read_text())
     assert [entry["length"] for entry in results["lengths"]] == [64, 128]
     assert table is not None
@@ -161,6 +161,7 @@ def test_a_sample_of_intervals_is_spread_evenly() -> None:
         (["--lengths", "[8192]"], "longer than every contig"),
         (["--lengths", "[2048]"], "no window of 2048 bases fits"),
         (["--split", "exam", "--lengths", "[64]"], "no segment in split 'exam'"),
+        (["--lengths", "[64]", "--device", "abacus"], "--device 'abacus' cannot be used here"),
         (["--lengths", "[64]", "--baseline_bases", "0"], "--baseline_bases must be 1 or more"),
         (["--lengths", "[64]", "--valid_contigs", "[one]", "--test_contigs", "[two]"], "exclude one another"),
     ],

@@ -89,7 +89,7 @@ def evaluate(
     wanted = sorted(set(lengths or (run_lengths(config) if is_run else DEFAULT_LENGTHS)))
     corpus = GenomeCorpus(tested_on)
     held_out = HeldOutBases(corpus, split, wanted)
-    target = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    target = _device(device)
     network = starting_model(None, run.model if is_run else model, seed=0).to(target)
     scores = [
         score_windows(
@@ -117,6 +117,16 @@ def evaluate(
     return f"{results_table(results)}\n{path}"
 
 
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    return torch.device(name)
+
+
 def _score_baselines(
     trained_on: GenomeData, held_out: HeldOutBases, limit: int
 ) -> tuple[int, list[BaselineScore]]:
@@ -125,5 +135,6 @@ def _score_baselines(
         raise ValueError(f"--baseline_bases must be 1 or more, got {limit}")
     corpus = GenomeCorpus(trained_on)
     train = split_symbols(corpus, "train", limit)
-    models = CountingBaselines(train, split_symbols(corpus, "valid", VALID_BASES), DEFAULT_BASELINES)
+    valid = split_symbols(corpus, "valid", VALID_BASES)
+    models = CountingBaselines(train, valid, DEFAULT_BASELINES, progress=True)
     return models.training_bases, models.score(held_out.scored_symbols(), progress=True)

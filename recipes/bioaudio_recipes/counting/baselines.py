@@ -72,6 +72,7 @@ class CountingBaselines:
         train: Sequence[np.ndarray],
         valid: Sequence[np.ndarray],
         baselines: Sequence[Baseline] = DEFAULT_BASELINES,
+        progress: bool = False,
     ) -> None:
         """Count the training bases, both strands, and fit the smoothing on the validation bases.
 
@@ -79,6 +80,7 @@ class CountingBaselines:
             train: symbols (see `symbols_of`), one array a piece of genome.
             valid: the same of the validation split.
             baselines: the models wanted.
+            progress: whether to show a bar of tuned models on stderr.
 
         Raises:
             ValueError: if a split has no base, or an order is out of range.
@@ -92,7 +94,12 @@ class CountingBaselines:
                 "counting baselines are tuned on the validation split, which has no A, C, G or T"
             )
         self._fits: dict[Baseline, PseudoCount | BucketWeights] = {}
-        for _ in self._probabilities(queries, fitting=True):
+        for _ in tqdm(
+            self._probabilities(queries, fitting=True),
+            desc="tuning counting models",
+            total=len(self.baselines),
+            disable=_quiet(progress),
+        ):
             pass
 
     @property
@@ -118,7 +125,7 @@ class CountingBaselines:
         bits = dict.fromkeys(self.baselines, 0.0)
         bases = 0
         with tqdm(
-            desc="counting baselines", unit=" bases", unit_scale=True, disable=None if progress else True
+            desc="scoring counting models", unit=" bases", unit_scale=True, disable=_quiet(progress)
         ) as bar:
             for queries in _chunks(test, self._table.order):
                 for baseline, probability in self._probabilities(queries):
@@ -166,6 +173,11 @@ def _chunks(test: Iterable[tuple[np.ndarray, np.ndarray | None]], order: int) ->
             waiting = [keys[QUERY_CHUNK:]]
     if any(map(len, waiting)):
         yield _sorted_keys(waiting)
+
+
+def _quiet(progress: bool) -> bool | None:
+    """`tqdm`'s `disable`: with progress wanted, None, which shows the bar on a terminal only."""
+    return None if progress else True
 
 
 def _sorted_keys(parts: Sequence[np.ndarray]) -> np.ndarray:

@@ -72,9 +72,9 @@ def _confusion(result: Mapping[str, Any], entry: Mapping[str, Any], identifier: 
     length = bases_label(entry["length"])
     chart = confusion_chart(classes, counts, f"Confusion matrix, windows of {length}", identifier)
     caption = (
-        f"Windows of {length} bases: true class by row, predicted by column; row share over count. "
-        f"Accuracy {accuracy_text(entry)}, chance {result['chance']:.1%}, {entry['windows']:,} "
-        "held-out windows."
+        f"Windows of {length} bases: true class by row, predicted class by column; a cell has its share of "
+        f"the row, and the count. Accuracy {accuracy_text(entry)}, chance {result['chance']:.1%}, "
+        f"{entry['windows']:,} held-out windows."
     )
     rows = [
         [name, f"{row[i] / sum(row):.1%}" if sum(row) else "none tested", *(f"{count:,}" for count in row)]
