@@ -9,12 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bioaudio_kernels.selective_scan.triton_launch import (
-    ScanConfig,
-    choose_config,
-    scan_backward,
-    scan_forward,
-)
+from bioaudio_kernels.selective_scan.triton_config import ScanConfig, choose_config
+from bioaudio_kernels.selective_scan.triton_launch import ScanInputs
+from bioaudio_kernels.selective_scan.triton_scan import scan_backward, scan_forward
 
 
 def selective_scan_triton(
@@ -88,7 +85,8 @@ def _forward(
     dt_softplus: bool,
     config: Sequence[int],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return scan_forward(x, dt, A, B, C, D, z, dt_bias, initial_state, dt_softplus, ScanConfig(*config))
+    inputs = ScanInputs(x, dt, A, B, C, D, z, dt_bias, initial_state, dt_softplus)
+    return scan_forward(inputs, ScanConfig(*config))
 
 
 @_forward.register_fake
@@ -119,8 +117,8 @@ def _backward(
     dt_softplus: bool,
     config: Sequence[int],
 ) -> list[Tensor]:
-    inputs = (x, dt, A, B, C, D, z, dt_bias, initial_state)
-    return list(scan_backward(dy, d_final, *inputs, states, dt_softplus, ScanConfig(*config)))
+    inputs = ScanInputs(x, dt, A, B, C, D, z, dt_bias, initial_state, dt_softplus)
+    return list(scan_backward(inputs, states, dy, d_final, ScanConfig(*config)))
 
 
 @_backward.register_fake
