@@ -78,8 +78,9 @@ def download_source(
     if source.md5_list is not None:
         listing = target.with_name(target.name + ".md5sum.partial")
         _fetch_any(_locations(source.md5_list, mirror), listing, patience, progress=False)
-        checksums["md5"] = _listed_md5(listing.read_text(encoding="utf-8", errors="replace"), source)
+        text = listing.read_text(encoding="utf-8", errors="replace")
         discard(listing)
+        checksums["md5"] = _listed_md5(text, source)
     if target.exists():
         if wrong := _what_is_wrong(target, checksums, source.split_rows):
             raise ValueError(f"{target} exists but {wrong}; remove it to download it again")

@@ -10,9 +10,10 @@ Every rule places the windows of a segment at `first, first + step, first + 2 st
 | `caduceus` | of any length: [start, start + 2^20), moved to fit its contig, cut into 2^20 / L pieces     |
 
 `mamba` is appendix E.3 of the Mamba paper (arXiv 2312.00752); `hyenadna` and `caduceus` do as the data sets
-published with those papers. `mamba` and `hyenadna` windows longer than their segment may stick out of the
-contig: positions outside it read as N. Windows that leave their segment can reach another split (see
-`leakage`).
+published with those papers, except at the ends of contigs. `mamba` and `hyenadna` windows longer than their
+segment may stick out there, and what is outside reads as N on its own side (HyenaDNA pads on the left always).
+Caduceus moves every window that passes the end by itself, so that several repeat the last L bases; here the
+2^20 bases move as one. Windows that leave their segment can reach another split (see `leakage`).
 """
 
 from __future__ import annotations
@@ -79,9 +80,7 @@ class Windows(Sequence[Interval]):
         limits = None
         if contig_lengths is not None:
             _check_inside(self.segments, length, contig_lengths)
-            limits = np.array([contig_lengths[contig] for contig in self.contigs], dtype=np.int64)[
-                self._contig
-            ]
+            limits = np.array([contig_lengths[segment.contig] for segment in self.segments], dtype=np.int64)
         self._placement = _place(rule, starts, ends, length, limits)
         self._stops = np.cumsum(self._placement.number)
         if not len(self):

@@ -253,6 +253,7 @@ def test_a_list_without_the_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mirror" / "md5sum.txt").write_text("no checksums here\n")
     with pytest.raises(ValueError, match=r"has no line for hg38\.fa\.gz"):
         download("hg38", tmp_path / "out", mirror=str(tmp_path / "mirror"), progress=False)
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_interval_files_are_known_by_their_rows(tmp_path: Path) -> None:

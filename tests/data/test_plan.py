@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from bioaudio_data.bed import write_bed
+from bioaudio_data.genome import convert_genome
 from bioaudio_data.interval import Interval
 from bioaudio_data.plan import plan_stages
 from bioaudio_data.windows import Windows
@@ -123,3 +124,47 @@ def test_the_command_needs_intervals_from_somewhere(capsys: pytest.CaptureFixtur
         main(["plan"])
     assert exit_.value.code == 2
     assert "give --bed FILE, or --genome FOLDER" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("genome")
+    (folder / "small.fa").write_text(">long\n" + "ACGT" * 5_000 + "\n>short\n" + "ACGT" * 1_000 + "\n")
+    convert_genome([folder / "small.fa"], folder / "store", progress=False)
+    return folder / "store"
+
+
+def test_the_command_splits_a_genome_by_position(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(
+        ["plan", "--genome", str(store), "--guard", "200", "--lengths", "[1024]", "--tokens-per-step", "1024"]
+    )
+    row = capsys.readouterr().out.splitlines()[1].replace(",", "").split()
+    windows = (16_000 - 100) // 1024 + (3_200 - 100) // 1024
+    assert [float(cell) for cell in row] == [1024, windows, 1, windows * 1024, 2, 2 * windows]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "contig long of 20000 bases is short for a guard of 100000 at each border (the default)"),
+        (["--guard", "0", "--lengths", "[32768]"], "longer than every contig: the longest, long, has 20000"),
+    ],
+)
+def test_the_command_says_what_a_small_genome_cannot_hold(
+    store: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["plan", "--genome", str(store), *flags])
+    error = capsys.readouterr().err
+    assert (exit_.value.code, error.count("\n")) == (2, 1)
+    assert message in error
+
+
+def test_intervals_must_lie_in_the_genome_given(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "intervals.bed"
+    path.write_text("long\t0\t20000\ttrain\nshort\t0\t4001\tvalid\n")
+    with pytest.raises(SystemExit):
+        main(["plan", "--genome", str(store), "--bed", str(path)])
+    assert "line 2: short:0-4001 ends beyond its contig, which has 4000 bases" in capsys.readouterr().err
