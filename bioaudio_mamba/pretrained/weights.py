@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,8 +44,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             content: Any = safetensors.torch.load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).partition("\n")[0]
+    except OSError:
+        raise
+    except Exception as error:  # a damaged pickle may raise anything: IndexError, KeyError, struct.error ...
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(f"{path} is not a readable file of weights (cut short?): {reason}") from error
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} holds a {type(content).__name__}, not named tensors")

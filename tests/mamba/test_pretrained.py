@@ -174,6 +174,14 @@ def test_truncated_weights_are_refused(folder: Path, kept: int) -> None:
         load_pretrained(folder)
 
 
+@pytest.mark.parametrize("content", [b"", b"\x80", b"abc"])
+def test_a_damaged_pickle_is_refused(model: CausalLM, tmp_path: Path, content: bytes) -> None:
+    write_mamba_ssm_layout(model, tmp_path / "theirs")
+    (tmp_path / "theirs" / "pytorch_model.bin").write_bytes(content)
+    with pytest.raises(ValueError, match=r"pytorch_model\.bin is not a readable file of weights"):
+        load_pretrained(tmp_path / "theirs")
+
+
 def test_a_truncated_configuration_is_refused(folder: Path) -> None:
     path = folder / "config.json"
     path.write_text(path.read_text()[:50])
