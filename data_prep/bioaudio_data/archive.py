@@ -19,8 +19,13 @@ from bioaudio_data.atomic_folder import atomic_folder
 
 SUFFIXES = (".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar", ".zip")
 _DAMAGE = (
-    *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile),
-    *(zlib.error, lzma.LZMAError, EOFError, RuntimeError),
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    gzip.BadGzipFile,
+    lzma.LZMAError,
+    zlib.error,
+    EOFError,
+    RuntimeError,  # a zip member that is encrypted, or packed in a way that Python does not know
 )
 
 

@@ -27,9 +27,7 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         if not 0 <= self.reverse_complement <= 1:
-            raise ValueError(
-                f"reverse_complement must be a probability, 0 to 1, got {self.reverse_complement}"
-            )
+            raise ValueError(f"reverse_complement must lie between 0 and 1, got {self.reverse_complement}")
         if not 0 <= self.max_shift <= MAX_SHIFT:
             raise ValueError(f"max_shift must be 0 to {MAX_SHIFT} bases, got {self.max_shift}")
 
@@ -56,9 +54,8 @@ class Augmentation:
         # The upper half decides the strand, the lower half the shift, so the two are independent.
         flip = (bits >> np.uint64(32)).astype(np.float64) < self.reverse_complement * 2.0**32
         choices = np.uint64(2 * self.max_shift + 1)
-        shift = (((bits & np.uint64(0xFFFFFFFF)) * choices) >> np.uint64(32)).astype(
-            np.int64
-        ) - self.max_shift
+        steps = ((bits & np.uint64(0xFFFFFFFF)) * choices) >> np.uint64(32)
+        shift = steps.astype(np.int64) - self.max_shift
         return (flip, shift) if isinstance(index, np.ndarray) else (bool(flip), int(shift))
 
 

@@ -11,7 +11,7 @@ Every rule places the windows of a segment at `first, first + step, first + 2 st
 
 `mamba` is appendix E.3 of the Mamba paper (arXiv 2312.00752); `hyenadna` and `caduceus` do as the data sets
 published with those papers, except at the ends of contigs. `mamba` and `hyenadna` windows longer than their
-segment may stick out there, and what is outside reads as N on its own side (HyenaDNA pads on the left always).
+segment may stick out there, and what is outside reads as N (HyenaDNA pads on the left, always).
 Caduceus moves every window that passes the end by itself, so that several repeat the last L bases; here the
 2^20 bases move as one. Windows that leave their segment can reach another split (see `leakage`).
 """
