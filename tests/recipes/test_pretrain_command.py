@@ -1,4 +1,4 @@
-"""`bioaudio pretrain`: its recipes parse; what contradicts itself or an earlier run is refused in one line."""
+"""`bioaudio pretrain`: its recipes parse; what contradicts itself or an earlier run is refused in a line."""
 
 from __future__ import annotations
 

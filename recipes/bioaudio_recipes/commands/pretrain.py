@@ -90,6 +90,8 @@ def pretrain(
         soft_mask_weight=data.soft_mask_weight,
         numbers=flatten(plain(settings)),
     )
+    if trainer.compile:
+        network.compile()
     folder = RunFolder(out)
     checkpoints = CheckpointFolder(folder.checkpoints, trainer.keep_checkpoints)
     checkpoint = find_checkpoint(checkpoints, resume, module.numbers)
@@ -107,7 +109,7 @@ def pretrain(
     save = SaveAndStop(checkpoints, log, module.total_steps, trainer.checkpoint_every, trainer.max_minutes)
     order = BatchOrder(stages, seed=seed, accumulation=accumulation, rank=rank, world_size=trainer.devices)
     batches = TrainingBatches([training[stage.length] for stage in stages], data.augmentation(), seed)
-    loader = ResumableLoader(batches, order, num_workers=trainer.num_workers)
+    loader = ResumableLoader(batches, order, num_workers=trainer.num_workers, pin_memory=trainer.on_cuda())
     fit(module, loader, [progress, judge, save], trainer, accumulation=accumulation, checkpoint=checkpoint)
     log.close()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -91,7 +91,17 @@ class BatchOrder(Sampler[BatchKey]):
         return self._drawn[1]
 
 
-class ResumableLoader(DataLoader[torch.Tensor]):
+class ResumableOrder(Protocol):
+    """What a `ResumableLoader` follows: the keys of all batches of a run, from number `start` on."""
+
+    seed: int
+    start: int
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+class ResumableLoader(DataLoader[Any]):
     """A loader of ready-made batches that goes on exactly after the last batch it delivered.
 
     What worker processes have prepared ahead does not count as delivered. Lightning keeps `state_dict` in its
@@ -100,8 +110,8 @@ class ResumableLoader(DataLoader[torch.Tensor]):
 
     def __init__(
         self,
-        dataset: Dataset[torch.Tensor],
-        order: BatchOrder,
+        dataset: Dataset[Any],
+        order: ResumableOrder,
         *,
         num_workers: int = 0,
         pin_memory: bool = False,
@@ -118,7 +128,7 @@ class ResumableLoader(DataLoader[torch.Tensor]):
         self.order = order
         self.delivered = 0
 
-    def __iter__(self) -> Iterator[torch.Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         self.order.start = self.delivered
         for batch in super().__iter__():
             self.delivered += 1

@@ -11,6 +11,9 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
+LARGEST_NATS = 700.0
+"""Beyond it a perplexity is no float any more; only a model that diverges gets there."""
+
 
 class TokenSums(NamedTuple):
     """Sums over the targets that are a base (A, C, G or T); all others count nothing."""
@@ -55,4 +58,5 @@ def next_token_sums(
 
 def per_base(nats: float) -> dict[str, float]:
     """A mean negative log-likelihood in nats, as perplexity and as bits per base."""
-    return {"perplexity": math.exp(nats), "bits_per_base": nats / math.log(2)}
+    perplexity = math.exp(nats) if nats < LARGEST_NATS else math.inf
+    return {"perplexity": perplexity, "bits_per_base": nats / math.log(2)}

@@ -61,16 +61,16 @@ class StepLog(StepCallback):
         self.ends = list(accumulate(stage.steps for stage in stages))
         self.tokens_per_step = tokens_per_step
         self.every = every
-        self.bar = tqdm(
-            total=self.ends[-1], unit="step", desc="pretrain", disable=not (progress and metrics.active)
-        )
+        self.progress = progress and metrics.active
+        self.bar: tqdm | None = None
         self._clock = (0, 0.0)
         self._outside = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set the bar and the clock."""
-        self.bar.update(trainer.global_step - self.bar.n)
-        self._clock = (trainer.global_step, time.perf_counter())
+        step, total = trainer.global_step, self.ends[-1]
+        self.bar = tqdm(total=total, initial=step, unit="step", desc="pretrain", disable=not self.progress)
+        self._clock = (step, time.perf_counter())
 
     def pause(self, seconds: float) -> None:
         """Leave `seconds` out of the throughput: they went into something else than training."""
@@ -78,6 +78,7 @@ class StepLog(StepCallback):
 
     def on_step_end(self, trainer: Trainer, module: LightningModule, step: int) -> None:
         """Move the bar; log where a row is due."""
+        assert self.bar is not None
         self.bar.update()
         if step % self.every and step != self.ends[-1]:
             return
@@ -109,11 +110,13 @@ class StepLog(StepCallback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the bar as it stands."""
-        self.bar.close()
+        if self.bar is not None:
+            self.bar.close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave the bar as it stands."""
-        self.bar.close()
+        if self.bar is not None:
+            self.bar.close()
 
     def _tokens_per_second(self, step: int) -> float:
         """Throughput since the last row."""

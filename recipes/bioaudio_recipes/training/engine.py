@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
@@ -56,6 +57,10 @@ class TrainerConfig:
             raise ValueError(f"--trainer.num_workers must be 0 or more, got {self.num_workers}")
         if self.max_minutes is not None and self.max_minutes <= 0:
             raise ValueError(f"--trainer.max_minutes must be above 0, got {self.max_minutes}")
+
+    def on_cuda(self) -> bool:
+        """Whether the run will be on an NVIDIA GPU."""
+        return self.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
     def arithmetic(self) -> dict[str, Any]:
         """The settings that change a run's numbers, if only by rounding."""
