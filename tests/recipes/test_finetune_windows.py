@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import pickle
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from bioaudio_data.genome import convert_genome
 from bioaudio_data.interval import Interval
 from bioaudio_data.vocabulary import DNA
+from bioaudio_recipes.finetune.batches import StepBatches
 from bioaudio_recipes.finetune.genome_task import GenomeTask
 from bioaudio_recipes.finetune.genomes import GenomeSplits
+from bioaudio_recipes.finetune.schedule import FinetuneSchedule, WarmupStage
 from bioaudio_recipes.finetune.windows import WindowPool, draw_window, pools
 from hypothesis import given
 from hypothesis import strategies as st
@@ -151,3 +155,14 @@ def test_contigs_can_be_held_out_by_name(task: GenomeTask) -> None:
         GenomeSplits(valid_contigs=["1"], test_contigs=["2"]).divide(task.stores)
     with pytest.raises(ValueError, match=r"class 'human': no contig of .* matches"):
         GenomeSplits(contigs="chr.*").divide(task.stores)
+
+
+def test_batches_are_the_same_in_a_copy_for_another_process(task: GenomeTask) -> None:
+    stages = FinetuneSchedule(epochs=2, steps_per_epoch=2, batch_size=3, warmup=[WarmupStage(length=20)])
+    steps = StepBatches(task, stages.plan(50, tokens_per_microbatch=100), seed=0)
+    copy = pickle.loads(pickle.dumps(steps))
+    batches = [copy[number] for number in (3, 1, 0, 2)]
+    assert [tuple(batch.tokens.shape) for batch in batches] == [(3, 50), (3, 20), (3, 20), (3, 50)]
+    for number, batch in zip((3, 1, 0, 2), batches, strict=True):
+        assert torch.equal(batch.tokens, steps[number].tokens)
+        assert torch.equal(batch.labels, steps[number].labels)

@@ -20,7 +20,7 @@ from bioaudio_recipes.finetune.open_task import Sampling, open_task
 from bioaudio_recipes.finetune.results import check_same_classes, record
 from bioaudio_recipes.finetune.schedule import FinetuneSchedule
 from bioaudio_recipes.finetune.scores import Scores
-from bioaudio_recipes.finetune.training import evaluation_device, train
+from bioaudio_recipes.finetune.training import train
 from bioaudio_recipes.finetune.training_module import ClassifierModule
 from bioaudio_recipes.finetune.validation import EvaluationConfig
 from bioaudio_recipes.optimisation import OptimizerConfig
@@ -45,12 +45,12 @@ def finetune(
     model: MambaConfig | Preset | None = None,
     pooling: Pooling = "last",
     freeze_backbone: bool = False,
-    splits: GenomeSplits = GenomeSplits(),
-    sampling: Sampling = Sampling(),
-    schedule: FinetuneSchedule = FinetuneSchedule(),
+    splits: GenomeSplits = GenomeSplits(),  # noqa: B008
+    sampling: Sampling = Sampling(),  # noqa: B008
+    schedule: FinetuneSchedule = FinetuneSchedule(),  # noqa: B008
     optimizer: OptimizerConfig = PAPER_OPTIMIZER,
-    evaluation: EvaluationConfig = EvaluationConfig(),
-    trainer: TrainerConfig = TrainerConfig(),
+    evaluation: EvaluationConfig = EvaluationConfig(),  # noqa: B008
+    trainer: TrainerConfig = TrainerConfig(),  # noqa: B008
     resume: Literal["auto", "never"] | Path = "auto",
     seed: int = 0,
 ) -> str:
@@ -113,6 +113,8 @@ def finetune(
     folder = RunFolder(out / "finetune" / f"length-{length}")
     checkpoint = find_checkpoint(CheckpointFolder(folder.checkpoints), resume, module.numbers)
 
+    if trainer.compile:
+        network.compile()
     root.create()
     folder.create()
     save_config(folder.config, arguments)
@@ -135,7 +137,7 @@ def finetune(
     )
     save_classifier(network, task.classes, folder.model)
     save.leave_if_told_to()
-    network.to(device := evaluation_device(trainer))
+    network.to(device := "cuda" if trainer.on_cuda() else "cpu")
     trained = {"trained_length": length, "steps": save.step, "of_steps": save.total_steps}
     scores = {n: judge(network, examples, n) for n, examples in tests.items()}
     entries = [{"length": n, **score.to_dict(), **trained} for n, score in scores.items()]

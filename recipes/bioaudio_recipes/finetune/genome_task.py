@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from bioaudio_data.augment import Augmentation
@@ -12,7 +13,7 @@ from bioaudio_data.interval import Interval
 from bioaudio_data.vocabulary import DNA
 
 from bioaudio_recipes.finetune.task import Draw, Example, HeldOut
-from bioaudio_recipes.finetune.windows import ContigWeight, draw_window, pools
+from bioaudio_recipes.finetune.windows import ContigWeight, WindowPool, draw_window, pools
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,15 +51,7 @@ class GenomeTask:
     def training(self, length: int, seed: int) -> Draw:
         """Windows of `length` bases drawn from the train split; see `Task.training`."""
         by_class = list(pools(self.segments["train"], length, "train").values())
-        strand = Augmentation(reverse_complement=self.reverse_complement)
-
-        def draw(epoch: int, index: int) -> Example:
-            label, window = draw_window(by_class, self.contig_weight, seed=seed, epoch=epoch, index=index)
-            tokens, label = self._read(label, window)
-            opposite, _ = strand.draw(seed, epoch, index)
-            return DNA.reverse_complement(tokens) if opposite else tokens, label
-
-        return draw
+        return partial(self._draw, by_class, seed)
 
     def held_out(self, split: str, length: int, per_class: int) -> HeldOut:
         """As many windows of every class, evenly spaced over its segments of the split, first to last.
@@ -71,6 +64,12 @@ class GenomeTask:
         windows = [(label, window) for label, pool in enumerate(by_class) for window in pool.spread(count)]
         independent = sum(min(count, pool.disjoint) for pool in by_class)
         return HeldOut(len(windows), independent, lambda index: self._read(*windows[index]))
+
+    def _draw(self, by_class: Sequence[WindowPool], seed: int, epoch: int, index: int) -> Example:
+        label, window = draw_window(by_class, self.contig_weight, seed=seed, epoch=epoch, index=index)
+        tokens, label = self._read(label, window)
+        opposite, _ = Augmentation(reverse_complement=self.reverse_complement).draw(seed, epoch, index)
+        return DNA.reverse_complement(tokens) if opposite else tokens, label
 
     def _read(self, label: int, window: Interval) -> Example:
         store = self.stores[self.classes[label]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -46,26 +47,19 @@ class SequenceTask:
     def training(self, length: int, seed: int) -> Draw:
         """Rows of the train split; where an epoch asks for more than there are, another pass follows."""
         self._check(length)
-        rows = self.data.rows("train")
-        strand = Augmentation(reverse_complement=self.reverse_complement)
-        order: dict[tuple[int, int], np.ndarray] = {}
-
-        def draw(epoch: int, index: int) -> Example:
-            again, place = divmod(index, len(rows))
-            if (epoch, again) not in order:
-                order.clear()
-                order[epoch, again] = np.random.default_rng([seed, epoch, again]).permutation(rows)
-            tokens, label = self._read(int(order[epoch, again][place]))
-            opposite, _ = strand.draw(seed, epoch, index)
-            return DNA.reverse_complement(tokens) if opposite else tokens, label
-
-        return draw
+        return partial(self._draw, self.data.rows("train"), seed)
 
     def held_out(self, split: str, length: int, per_class: int) -> HeldOut:
         """Every row of the split, whatever `per_class`."""
         self._check(length)
         rows = self.data.rows(split)
         return HeldOut(len(rows), len(rows), lambda index: self._read(int(rows[index])))
+
+    def _draw(self, rows: np.ndarray, seed: int, epoch: int, index: int) -> Example:
+        again, place = divmod(index, len(rows))
+        tokens, label = self._read(int(rows[_permutation(len(rows), seed, epoch, again)[place]]))
+        opposite, _ = Augmentation(reverse_complement=self.reverse_complement).draw(seed, epoch, index)
+        return DNA.reverse_complement(tokens) if opposite else tokens, label
 
     def _read(self, row: int) -> Example:
         return self.data.sequence(row), int(self.data.labels[row])
@@ -76,3 +70,9 @@ class SequenceTask:
                 f"--length {length} is shorter than the longest sequence, of {self.data.longest} bases; "
                 f"raise it, or leave it out to take that length"
             )
+
+
+@lru_cache(maxsize=2)
+def _permutation(size: int, seed: int, epoch: int, again: int) -> np.ndarray:
+    """The order of pass `again` of an epoch over `size` rows, int64 (size,)."""
+    return np.random.default_rng([seed, epoch, again]).permutation(size)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from torch.utils.data import Sampler
 
-
-class StepOrder(Sampler[int]):
+class StepOrder:
     """Numbers `start` to `steps - 1`; the order that a `ResumableLoader` of `StepBatches` follows."""
 
     def __init__(self, steps: int, seed: int) -> None:

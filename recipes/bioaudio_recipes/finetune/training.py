@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from lightning.pytorch import Callback
 
 from bioaudio_recipes.finetune.judging import Judge
@@ -56,15 +55,12 @@ def train(
     checkpoints = CheckpointFolder(folder.checkpoints, trainer.keep_checkpoints)
     total = len(module.steps)
     save = SaveAndStop(checkpoints, log, total, trainer.checkpoint_every, trainer.max_minutes)
-    loader = ResumableLoader(module.steps, StepOrder(total, seed), num_workers=trainer.num_workers)
+    order = StepOrder(total, seed)
+    loader = ResumableLoader(
+        module.steps, order, num_workers=trainer.num_workers, pin_memory=trainer.on_cuda()
+    )
     try:
         fit(module, loader, [*callbacks, save], trainer, checkpoint=checkpoint)
     finally:
         log.close()
     return save
-
-
-def evaluation_device(trainer: TrainerConfig) -> torch.device:
-    """Where a model is judged after training: on a GPU if Lightning would have trained on it."""
-    on_gpu = trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    return torch.device("cuda" if on_gpu else "cpu")
