@@ -167,10 +167,12 @@ def _chunks(test: Iterable[tuple[np.ndarray, np.ndarray | None]], order: int) ->
     waiting: list[np.ndarray] = []
     for symbols, scored in test:
         waiting.append(context_keys(symbols, order, scored))
-        while sum(map(len, waiting)) >= QUERY_CHUNK:
+        if sum(map(len, waiting)) >= QUERY_CHUNK:
             keys = np.concatenate(waiting)
-            yield _sorted_keys([keys[:QUERY_CHUNK]])
-            waiting = [keys[QUERY_CHUNK:]]
+            whole = len(keys) // QUERY_CHUNK * QUERY_CHUNK
+            for start in range(0, whole, QUERY_CHUNK):
+                yield _sorted_keys([keys[start : start + QUERY_CHUNK]])
+            waiting = [keys[whole:]]
     if any(map(len, waiting)):
         yield _sorted_keys(waiting)
 

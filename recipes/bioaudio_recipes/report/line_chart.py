@@ -35,6 +35,11 @@ class Series:
     point_labels: Sequence[str] = ()
     """What to write above each point; empty for nothing."""
 
+    @property
+    def is_marked(self) -> bool:
+        """Whether its points are drawn; a lone one always is."""
+        return self.has_markers or len(self.x) == 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
@@ -116,10 +121,10 @@ class LineChart:
         xs += [end for band in self.bands for end in (band.start, band.end)]
         low, high = min(xs), max(xs)
         if low == high:
-            low, high = (low / 2, high * 2) if self.x_log else (low - 1, high + 1)
+            low, high = (low / 2, high * 2) if self.x_log else (min(low, 0), max(high, 1))
         ys = [v for s in self.series for values in (s.y, s.low, s.high) for v in values]
         limits = self.y_limits or span([*ys, *(rule.y for rule in self.rules)], self.y_from_zero)
-        inset = max(24 if s.point_labels else 10 if s.has_markers else 0 for s in self.series)
+        inset = max(24 if s.point_labels else 10 if s.is_marked else 0 for s in self.series)
         return (
             Axis(low, high, LEFT + inset, WIDTH - RIGHT - inset, self.x_log),
             Axis(*limits, HEIGHT - BOTTOM, TOP),
@@ -170,18 +175,18 @@ class LineChart:
             )
 
     def _rule_labels(self, y: Axis) -> Iterator[Markup]:
-        """Above a rule; where rules lie close together, half of their labels above them and half below."""
+        """Above a rule; where rules lie close together, half of the labels above, half below if they fit."""
         rules = sorted(self.rules, key=lambda rule: y.place(rule.y))
         cluster: list[Rule] = []
         for rule, following in zip(rules, [*rules, None][1:], strict=True):
             cluster.append(rule)
             if following is None or y.place(following.y) - y.place(rule.y) > LABEL_STEP:
-                above = (len(cluster) + 1) // 2
-                for i, member in enumerate(cluster):
-                    if i < above:
-                        at = y.place(cluster[0].y) - 5 - LABEL_STEP * (above - 1 - i)
-                    else:
-                        at = y.place(cluster[-1].y) + 14 + LABEL_STEP * (i - above)
+                top, bottom = y.place(cluster[0].y), y.place(cluster[-1].y)
+                below = min(len(cluster) // 2, int((HEIGHT - BOTTOM - bottom) / LABEL_STEP))
+                above = len(cluster) - below
+                heights = [top - 5 - LABEL_STEP * i for i in reversed(range(above))]
+                heights += [bottom + 14 + LABEL_STEP * i for i in range(below)]
+                for member, at in zip(cluster, heights, strict=True):
                     yield element("text", member.label, x=WIDTH - RIGHT - 4, y=at, class_="note end halo")
                 cluster = []
 
@@ -215,6 +220,6 @@ def _line(series: Series, x: Axis, y: Axis) -> Iterator[Markup]:
             y2=y.place(series.high[i]),
             class_=f"error {color}",
         )
-    for i, (px, py) in zip(kept, points, strict=True) if series.has_markers else ():
+    for i, (px, py) in zip(kept, points, strict=True) if series.is_marked else ():
         title = element("title", f"{series.name}: {series.y[i]:.4g}")
         yield element("circle", title, cx=px, cy=py, r=4, class_=f"marker {color}")
