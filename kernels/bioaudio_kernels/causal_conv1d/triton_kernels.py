@@ -9,13 +9,13 @@ from the initial state. Names as in the scan's kernels: `p_` pointers, `s_` stri
 
 from __future__ import annotations
 
-import triton
 import triton.language as tl
 
 from bioaudio_kernels.selective_scan.triton_math import load_lanes, sigmoid
+from bioaudio_kernels.triton_jit import jit
 
 
-@triton.jit
+@jit
 def push(window, x, COUNT: tl.constexpr):
     """Drop the oldest of COUNT rows and append x."""
     new = ()
@@ -26,7 +26,7 @@ def push(window, x, COUNT: tl.constexpr):
     return new
 
 
-@triton.jit
+@jit
 def convolve(window, x, taps, bias, WIDTH: tl.constexpr):
     """The convolution at one step, from the WIDTH - 1 inputs before it and its own."""
     total = taps[WIDTH - 1] * x + bias
@@ -35,7 +35,7 @@ def convolve(window, x, taps, bias, WIDTH: tl.constexpr):
     return total
 
 
-@triton.jit
+@jit
 def load_taps(p_weight, s_weight, c, mask, WIDTH: tl.constexpr):
     taps = ()
     for k in tl.static_range(WIDTH):
@@ -43,7 +43,7 @@ def load_taps(p_weight, s_weight, c, mask, WIDTH: tl.constexpr):
     return taps
 
 
-@triton.jit
+@jit
 def load_window(p_x, s_x, p_initial, s_initial, t0, c, channels, WIDTH: tl.constexpr):
     """The WIDTH - 1 inputs before step t0; before step 0 they come from the initial state (None: zeros)."""
     window = ()
@@ -58,7 +58,7 @@ def load_window(p_x, s_x, p_initial, s_initial, t0, c, channels, WIDTH: tl.const
     return window
 
 
-@triton.jit
+@jit
 def forward_group(t, window, p_x, s_x, p_y, channels, taps, bias, mask,
                   WIDTH: tl.constexpr, UNROLL: tl.constexpr, SILU: tl.constexpr):  # fmt: skip
     xs = ()
@@ -73,7 +73,7 @@ def forward_group(t, window, p_x, s_x, p_y, channels, taps, bias, mask,
     return window
 
 
-@triton.jit(do_not_specialize=["length"])
+@jit(do_not_specialize=["length"])
 def forward_kernel(p_x, s_x, p_weight, s_weight, p_bias, p_initial, s_initial, p_y, p_final, length, channels,
                    WIDTH: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr, UNROLL: tl.constexpr,
                    SILU: tl.constexpr, EVEN: tl.constexpr):  # fmt: skip
@@ -107,7 +107,7 @@ def forward_kernel(p_x, s_x, p_weight, s_weight, p_bias, p_initial, s_initial, p
             tl.store(p_final + (i_b * (WIDTH - 1) + k) * channels + c, window[k], mask=mask)
 
 
-@triton.jit
+@jit
 def backward_step(window, pending, d_taps, d_bias, x, dy, taps, bias,
                   WIDTH: tl.constexpr, SILU: tl.constexpr, OWN: tl.constexpr):  # fmt: skip
     """One step of the gradient, forward in time.
@@ -138,7 +138,7 @@ def backward_step(window, pending, d_taps, d_bias, x, dy, taps, bias,
     return shares[0], push(window, x, WIDTH - 1), new_pending, new_taps, d_bias
 
 
-@triton.jit
+@jit
 def backward_group(t, window, pending, d_taps, d_bias, p_x, s_x, p_dy, s_dy, p_dx, channels, taps, bias, mask,
                    WIDTH: tl.constexpr, UNROLL: tl.constexpr, SILU: tl.constexpr):  # fmt: skip
     xs = ()
@@ -153,7 +153,7 @@ def backward_group(t, window, pending, d_taps, d_bias, p_x, s_x, p_dy, s_dy, p_d
     return window, pending, d_taps, d_bias
 
 
-@triton.jit(do_not_specialize=["length"])
+@jit(do_not_specialize=["length"])
 def backward_kernel(p_x, s_x, p_weight, s_weight, p_bias, p_initial, s_initial, p_dy, s_dy, p_d_final, s_d_final,
                     p_dx, p_d_weight, p_d_bias, p_d_initial, length, channels,
                     WIDTH: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr, UNROLL: tl.constexpr,

@@ -1,6 +1,6 @@
 """The causal depthwise convolution on Triton as PyTorch operators."""
 
-from __future__ import annotations
+# No `from __future__ import annotations` here: torch reads the operators' schemas from real annotations.
 
 from typing import Any
 
@@ -11,9 +11,11 @@ from torch import Tensor
 
 from bioaudio_kernels.causal_conv1d.triton_kernels import backward_kernel, forward_kernel
 
-_BLOCK = 128
+BLOCK = 128
 """Channels of a program, which is one warp: four neighbouring ones a lane."""
-_UNROLL = 4
+CHUNK = 256
+"""Steps of a program, unless the convolution is wider."""
+UNROLL = 4
 """Steps whose loads are issued together."""
 
 
@@ -47,10 +49,10 @@ def causal_conv1d_step_triton(
 def _shape(length: int, channels: int, width: int) -> dict[str, Any]:
     return {
         "WIDTH": width,
-        "CHUNK": max(256, triton.next_power_of_2(width)),
-        "BLOCK": _BLOCK,
-        "UNROLL": min(_UNROLL, length),
-        "EVEN": channels % _BLOCK == 0,
+        "CHUNK": max(CHUNK, triton.next_power_of_2(width)),
+        "BLOCK": BLOCK,
+        "UNROLL": min(UNROLL, length),
+        "EVEN": channels % BLOCK == 0,
         "num_warps": 1,
         "enable_fp_fusion": True,
     }
@@ -65,7 +67,7 @@ def _forward(
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     final_state = torch.empty(batch, width - 1, channels, dtype=x.dtype, device=x.device)
     shape = _shape(length, channels, width)
-    forward_kernel[(triton.cdiv(channels, _BLOCK) * triton.cdiv(length, shape["CHUNK"]) * batch,)](
+    forward_kernel[(triton.cdiv(channels, BLOCK) * triton.cdiv(length, shape["CHUNK"]) * batch,)](
         x, x.stride(), weight, weight.stride(), bias, initial_state, _strides(initial_state),
         y, final_state, length, channels, SILU=silu, **shape,
     )  # fmt: skip
@@ -96,7 +98,7 @@ def _backward(
     d_initial = torch.empty(batch, width - 1, channels, dtype=x.dtype, device=x.device)
     d_weight = torch.empty(batch * chunks, width, channels, device=x.device)
     d_bias = torch.empty(batch * chunks, channels, device=x.device)
-    backward_kernel[(triton.cdiv(channels, _BLOCK) * chunks * batch,)](
+    backward_kernel[(triton.cdiv(channels, BLOCK) * chunks * batch,)](
         x, x.stride(), weight, weight.stride(), bias, initial_state, _strides(initial_state), dy, dy.stride(),
         d_final, _strides(d_final), dx, d_weight, d_bias, d_initial, length, channels, SILU=silu, **shape,
     )  # fmt: skip

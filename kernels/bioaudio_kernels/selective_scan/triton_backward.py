@@ -18,7 +18,6 @@ the same bits every time.
 
 from __future__ import annotations
 
-import triton
 import triton.language as tl
 
 from bioaudio_kernels.selective_scan.triton_math import (
@@ -27,15 +26,16 @@ from bioaudio_kernels.selective_scan.triton_math import (
     exp_minus_abs,
     load_lanes,
     load_row,
-    state_mask,
     sigmoid,
     softplus_from,
+    state_mask,
     step_size,
     sum_over_channels,
 )
+from bioaudio_kernels.triton_jit import jit
 
 
-@triton.jit
+@jit
 def forward_sweep_group(t, h, S, P, adjoint, dA, dD, p_x, s_x, p_dt, s_dt, p_B, s_B, p_C, s_C, p_z, s_z, p_dy, s_dy,
                         p_dz, p_r, p_sum, p_dC, d_inner, decay, bias, skip, mask, n_valid,
                         UNROLL: tl.constexpr, N: tl.constexpr, NB: tl.constexpr, COUNT: tl.constexpr,
@@ -108,7 +108,7 @@ def forward_sweep_group(t, h, S, P, adjoint, dA, dD, p_x, s_x, p_dt, s_dt, p_B, 
     return h, S, P, adjoint, dA, dD
 
 
-@triton.jit(do_not_specialize=["chunk_0", "n_chunks", "length"])
+@jit(do_not_specialize=["chunk_0", "n_chunks", "length"])
 def forward_sweep_kernel(p_x, s_x, p_dt, s_dt, p_A, s_A, p_B, s_B, p_C, s_C, p_D, p_z, s_z, p_bias, p_h, s_h, p_dy, s_dy,
                          p_dz, p_r, p_sum, p_dC, p_dA, p_dD, p_adjoint, p_sigma, p_end, p_S,
                          i_n, chunk_0, n_chunks, batch, length, d_inner,
@@ -198,7 +198,7 @@ def forward_sweep_kernel(p_x, s_x, p_dt, s_dt, p_A, s_A, p_B, s_B, p_C, s_C, p_D
         tl.store(p_dD + i_bc * d_inner + d, dD, mask=mask)
 
 
-@triton.jit
+@jit
 def reverse_sweep_group(t, dh, S, run, dA, dbias, p_x, s_x, p_dt, s_dt, p_B, s_B, p_C, s_C, p_z, s_z, p_dy, s_dy,
                         p_r, p_dx, p_ddt, p_sum_x, p_sum_dt, p_dB, d_inner, decay, bias, skip, mask, n_valid,
                         UNROLL: tl.constexpr, N: tl.constexpr, NB: tl.constexpr, COUNT: tl.constexpr,
@@ -278,7 +278,7 @@ def reverse_sweep_group(t, dh, S, run, dA, dbias, p_x, s_x, p_dt, s_dt, p_B, s_B
     return dh, S, run, dA, dbias
 
 
-@triton.jit(do_not_specialize=["chunk_0", "n_chunks", "length"])
+@jit(do_not_specialize=["chunk_0", "n_chunks", "length"])
 def reverse_sweep_kernel(p_x, s_x, p_dt, s_dt, p_A, s_A, p_B, s_B, p_C, s_C, p_D, p_z, s_z, p_bias, p_dy, s_dy,
                          p_r, p_dh, p_end, p_S, p_dx, p_ddt, p_sum_x, p_sum_dt, p_dB, p_dA, p_dbias,
                          i_n, chunk_0, n_chunks, batch, length, d_inner,

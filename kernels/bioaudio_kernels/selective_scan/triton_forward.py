@@ -14,13 +14,20 @@ their strides), `i_` indices of the program, capitals compile-time constants.
 
 from __future__ import annotations
 
-import triton
 import triton.language as tl
 
-from bioaudio_kernels.selective_scan.triton_math import LOG2_E, load_lanes, load_row, sigmoid, state_mask, step_size
+from bioaudio_kernels.selective_scan.triton_math import (
+    LOG2_E,
+    load_lanes,
+    load_row,
+    sigmoid,
+    state_mask,
+    step_size,
+)
+from bioaudio_kernels.triton_jit import jit
 
 
-@triton.jit
+@jit
 def chunk_state_group(t, h, sigma, p_x, s_x, p_dt, s_dt, p_B, s_B, decay, bias, mask, n_valid,
                       UNROLL: tl.constexpr, NB: tl.constexpr, PACK: tl.constexpr, MASK_N: tl.constexpr,
                       SOFTPLUS: tl.constexpr):  # fmt: skip
@@ -42,7 +49,7 @@ def chunk_state_group(t, h, sigma, p_x, s_x, p_dt, s_dt, p_B, s_B, decay, bias, 
     return h, sigma
 
 
-@triton.jit(do_not_specialize=["n_chunks"])
+@jit(do_not_specialize=["n_chunks"])
 def chunk_state_kernel(p_x, s_x, p_dt, s_dt, p_A, s_A, p_B, s_B, p_bias, p_states, p_sigma, n_chunks, d_inner,
                        N: tl.constexpr, NB: tl.constexpr, CHUNK: tl.constexpr, BLOCK_D: tl.constexpr,
                        UNROLL: tl.constexpr, PACK: tl.constexpr, SOFTPLUS: tl.constexpr, EVEN_D: tl.constexpr):  # fmt: skip
@@ -86,7 +93,7 @@ def chunk_state_kernel(p_x, s_x, p_dt, s_dt, p_A, s_A, p_B, s_B, p_bias, p_state
         tl.store(p_sigma + i_bc * d_inner + d, sigma, mask=mask)
 
 
-@triton.jit(do_not_specialize=["n_chunks"])
+@jit(do_not_specialize=["n_chunks"])
 def chunk_scan_kernel(p_states, p_sigma, p_A, s_A, p_start, s_start, p_end, s_end, n_chunks, d_inner,
                       N: tl.constexpr, BLOCK_D: tl.constexpr, ROWS: tl.constexpr, REVERSE: tl.constexpr):  # fmt: skip
     """Replace each chunk's own contribution by the state that enters it: carry <- exp(A sigma) carry + own.
@@ -127,7 +134,7 @@ def chunk_scan_kernel(p_states, p_sigma, p_A, s_A, p_start, s_start, p_end, s_en
         tl.store(p_end + i_b * s_end[0] + d * s_end[1] + n * s_end[2], carry, mask=mask)
 
 
-@triton.jit
+@jit
 def output_group(t, h, p_x, s_x, p_dt, s_dt, p_B, s_B, p_C, s_C, p_z, s_z, p_y, p_sum, d_inner,
                  decay, bias, skip, mask, n_valid, UNROLL: tl.constexpr, NB: tl.constexpr, PACK: tl.constexpr,
                  MASK_N: tl.constexpr, SOFTPLUS: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr):  # fmt: skip
@@ -166,7 +173,7 @@ def output_group(t, h, p_x, s_x, p_dt, s_dt, p_B, s_B, p_C, s_C, p_z, s_z, p_y, 
     return h
 
 
-@triton.jit(do_not_specialize=["n_chunks", "length"])
+@jit(do_not_specialize=["n_chunks", "length"])
 def output_kernel(p_x, s_x, p_dt, s_dt, p_A, s_A, p_B, s_B, p_C, s_C, p_D, p_z, s_z, p_bias, p_h, s_h,
                   p_y, p_final, p_sum, i_n, n_chunks, length, d_inner,
                   N: tl.constexpr, NB: tl.constexpr, CHUNK: tl.constexpr, BLOCK_D: tl.constexpr,

@@ -8,20 +8,21 @@ bit whichever of them it runs through. Decays are exp2(dt * A * log2(e)): `tl.ex
 
 from __future__ import annotations
 
-import triton
 import triton.language as tl
+
+from bioaudio_kernels.triton_jit import jit
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
 
 
-@triton.jit
+@jit
 def exp_minus_abs(x):
     """exp(-|x|), in (0, 1]: the number from which both softplus and its derivative are made."""
     return tl.exp2(tl.abs(x) * -LOG2_E)
 
 
-@triton.jit
+@jit
 def softplus_from(x, e):
     """log(1 + exp(x)) given e = exp(-|x|), to 2e-7 relative for every x.
 
@@ -39,18 +40,18 @@ def softplus_from(x, e):
     return p * e + tl.maximum(x, 0.0)
 
 
-@triton.jit
+@jit
 def sigmoid(x):
     return 1.0 / (1.0 + tl.exp2(x * -LOG2_E))
 
 
-@triton.jit
+@jit
 def step_size(raw, SOFTPLUS: tl.constexpr):
     """dt from its raw value (bias already added)."""
     return softplus_from(raw, exp_minus_abs(raw)) if SOFTPLUS else raw
 
 
-@triton.jit
+@jit
 def load_lanes(p, mask):
     """A vector over channels as fp32; channels past the last one read 0 (mask None: there are none)."""
     if mask is None:
@@ -60,7 +61,7 @@ def load_lanes(p, mask):
     return value.to(tl.float32)
 
 
-@triton.jit
+@jit
 def state_mask(mask, d, d_inner, exists, MASK_N: tl.constexpr):
     """The mask of one state over channels: that of the channels alone where every block of states is full."""
     if MASK_N:
@@ -70,7 +71,7 @@ def state_mask(mask, d, d_inner, exists, MASK_N: tl.constexpr):
     return result
 
 
-@triton.jit
+@jit
 def load_row(p_row, stride_n, n_valid, NB: tl.constexpr, PACK: tl.constexpr, MASK_N: tl.constexpr):
     """NB neighbouring values of B or C at one time step, as NB fp32 scalars.
 
@@ -102,7 +103,7 @@ def load_row(p_row, stride_n, n_valid, NB: tl.constexpr, PACK: tl.constexpr, MAS
     return row
 
 
-@triton.jit
+@jit
 def sum_over_channels(values, COUNT: tl.constexpr, BLOCK_D: tl.constexpr):
     """The sum over channels of each of COUNT vectors: lane i of the result (32 lanes) holds that of vector i % COUNT.
 

@@ -1,6 +1,6 @@
 """The selective scan on Triton as PyTorch operators: differentiable, opaque to torch.compile, deterministic."""
 
-from __future__ import annotations
+# No `from __future__ import annotations` here: torch reads the operators' schemas from real annotations.
 
 from collections.abc import Sequence
 from typing import Any

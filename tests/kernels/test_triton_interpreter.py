@@ -1,0 +1,34 @@
+"""The Triton kernels on the CPU: their test files run again in a process where Triton interprets kernels.
+
+Triton decides when it is imported, so this cannot be a fixture.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton")
+
+
+@pytest.mark.parametrize("name", ["test_triton_scan.py", "test_triton_conv.py"])
+def test_kernels_hold_their_claims_in_the_interpreter(name: str) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-p",
+        "no:cacheprovider",
+        str(Path(__file__).with_name(name)),
+    ]
+    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    for variable in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_ADDOPTS"):
+        environment.pop(variable, None)
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
+    assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-2000:]
