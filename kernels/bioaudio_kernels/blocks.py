@@ -1,8 +1,8 @@
-"""How compiled kernels cut their work: blocks of channels, tiles of time, and small buffers [row][channel]."""
+"""How compiled kernels cut their work: blocks of channels, tiles of time, small buffers [row][channel]."""
 
 from __future__ import annotations
 
-from bioaudio_kernels.compiled import kernel
+from bioaudio_kernels.compiled import inlined
 from bioaudio_kernels.lane_math import load_some, store_some
 from bioaudio_kernels.simd import LANES, load, store
 
@@ -15,7 +15,7 @@ def block_count(channels: int) -> int:
     return -(-channels // CHANNELS)
 
 
-@kernel
+@inlined
 def block_of(task, channels):
     """(sequence, first channel, number of channels) of a task."""
     blocks = (channels + CHANNELS - 1) // CHANNELS
@@ -23,7 +23,7 @@ def block_of(task, channels):
     return task // blocks, first, min(CHANNELS, channels - first)
 
 
-@kernel
+@inlined
 def gather(buffer, rows, array, start, stride, width):
     """buffer[row][0:width] = array[start + row * stride :][0:width], lanes beyond the width zero."""
     for row in range(rows):
@@ -31,7 +31,7 @@ def gather(buffer, rows, array, start, stride, width):
             store(buffer, row * CHANNELS + c, load_some(array, start + row * stride + c, width - c))
 
 
-@kernel
+@inlined
 def scatter(buffer, rows, array, start, stride, width):
     """array[start + row * stride :][0:width] = buffer[row][0:width]."""
     for row in range(rows):

@@ -1,8 +1,7 @@
 """Compiling CPU kernels with numba, and running their tasks on several threads.
 
 Kernels release the GIL and run on plain Python threads, not on numba's own threading layers: those abort in a
-forked child (OpenMP) or when two threads enter at once (workqueue), and a data loader's worker or a second training
-thread does either.
+forked child (OpenMP) or when two threads enter at once (workqueue), which data loaders and servers do.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,12 @@ import torch
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile `function` with numba at its first call, and keep the machine code on disk.
 
-    The first call on a machine takes some seconds. Numba keeps its files beside the source, or in the user's cache
-    folder where that is read-only; where neither can be written, every process compiles anew.
+    The first call on a machine takes some seconds. Numba keeps its files beside the source, or in the user's
+    cache folder where that is read-only; where neither can be written, every process compiles anew.
     """
-    # A typechecking import hook may have wrapped the function; numba needs the function itself.
-    function = inspect.unwrap(function)
-    # Numba's cache notices a change of the kernel's own file, not of the kernels it calls: the name carries them all.
+    function = _bare(function)
+    # Numba's cache notices a change of the kernel's own file, not of what it inlines: the name carries it
+    # all.
     function.__qualname__ = f"{function.__name__}_{_sources_fingerprint()}"
     try:
         return numba.njit(function, nogil=True, cache=True)
@@ -36,15 +36,25 @@ def kernel(function: Callable[..., Any]) -> Any:
         return numba.njit(function, nogil=True)
 
 
+def inlined(function: Callable[..., Any]) -> Any:
+    """Make `function` callable inside kernels; it is compiled into each of them."""
+    return numba.njit(_bare(function), nogil=True)
+
+
+def _bare(function: Callable[..., Any]) -> Callable[..., Any]:
+    # A typechecking import hook may have wrapped the function; numba needs the function itself.
+    return inspect.unwrap(function)
+
+
 def run_tasks(compiled: Callable[..., None], tasks: int, *arguments: Any) -> None:
     """Call `compiled(first, last, *arguments)` on ranges that cover `range(tasks)`, one a thread.
 
-    Uses `torch.get_num_threads()` threads. A task must not depend on the range in which it runs, so that results
-    are the same for any number of threads.
+    Uses `torch.get_num_threads()` threads. A task must not depend on the range in which it runs, so that
+    results are the same for any number of threads.
     """
     threads = max(1, min(torch.get_num_threads(), tasks))
     borders = [tasks * i // threads for i in range(threads + 1)]
-    ranges = list(zip(borders, borders[1:], strict=False))
+    ranges = list(pairwise(borders))
     if threads > 1:
         pool = _thread_pool(os.getpid(), threads - 1)
         others = [pool.submit(compiled, first, last, *arguments) for first, last in ranges[1:]]
@@ -58,7 +68,7 @@ def run_tasks(compiled: Callable[..., None], tasks: int, *arguments: Any) -> Non
 @cache
 def _sources_fingerprint() -> str:
     sources = [path.read_bytes() for path in sorted(Path(__file__).parent.rglob("*.py"))]
-    compiled = [source for source in sources if b"@kernel" in source or b"@intrinsic" in source]
+    compiled = [source for source in sources if b"numba" in source or b"bioaudio_kernels.compiled" in source]
     return hashlib.sha256(b"".join(compiled)).hexdigest()[:12]
 
 

@@ -13,10 +13,10 @@ def flat(tensor: Tensor) -> np.ndarray:
 
 
 def flat_rows(tensor: Tensor) -> tuple[np.ndarray, tuple[int, int]]:
-    """A (batch, length, channels) tensor as the memory it lies in, and its batch and length strides in elements.
+    """A (batch, length, channels) tensor as its memory, and its batch and length strides in elements.
 
-    Half of a projection's output, for example, is read in place; only a tensor whose channels are not neighbours in
-    memory, or that is not float32, is copied.
+    Half of a projection's output, for example, is read in place; only a tensor whose channels are not
+    neighbours in memory, or that is not float32, is copied.
     """
     rows = tensor.detach().to(torch.float32)
     if rows.stride(2) != 1 and rows.shape[2] > 1:

@@ -1,10 +1,10 @@
-"""exp2, sigmoid and softplus of eight lanes: polynomials, accurate where slow states and small steps need it."""
+"""exp2, sigmoid and softplus of eight lanes: accurate where slow states and small steps need it."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from bioaudio_kernels.compiled import kernel
+from bioaudio_kernels.compiled import inlined
 from bioaudio_kernels.simd import (
     LANES,
     add_to_exponent,
@@ -24,23 +24,31 @@ _ZERO, _ONE, _TWO = np.float32(0), np.float32(1), np.float32(2)
 _ROUND = np.float32(1.5 * 2**23)  # adding it rounds to an integer, which then stands in the low bits
 _LOWEST = np.float32(-125)  # below, the result would be subnormal
 
-# Minimax fits of relative error: (2^f - 1) / f on [-1/2, 1/2], and (atanh(s) / s - 1) / s^2 in s^2 on [0, 1/9].
-_E1, _E2, _E3, _E4, _E5 = np.float32(
-    [0.6931469775976786, 0.24022242083111767, 0.05550733744470965, 0.009671512785780479, 0.001326472725273288]
+# Minimax fits of relative error: (2^f - 1) / f on [-1/2, 1/2], and (atanh(s) / s - 1) / s^2 in s^2 on [0,
+# 1/9].
+_E1, _E2, _E3, _E4, _E5 = map(
+    np.float32,
+    [
+        0.6931469775976786,
+        0.24022242083111767,
+        0.05550733744470965,
+        0.009671512785780479,
+        0.001326472725273288,
+    ],
 )
-_L1, _L2, _L3, _L4 = np.float32(
-    [0.33333208142417736, 0.20010763646640767, 0.14000902146339048, 0.14005996032639811]
+_L1, _L2, _L3, _L4 = map(
+    np.float32, [0.33333208142417736, 0.20010763646640767, 0.14000902146339048, 0.14005996032639811]
 )
 
 
-@kernel
+@inlined
 def _exp2_of_sum(f, shifted):
     """2^(f + k) for f in [-1/2, 1/2] and shifted = k + _ROUND."""
     p = fma(fma(fma(fma(fma(_E5, f, _E4), f, _E3), f, _E2), f, _E1), f, _ONE)
     return add_to_exponent(p, shifted)
 
 
-@kernel
+@inlined
 def exp2(x):
     """2^x for x < 127, never below 2^-125. Relative error 1.5e-7; at 0 it is 1, and close to 0 close to 1."""
     x = at_least(x, _LOWEST)
@@ -48,7 +56,7 @@ def exp2(x):
     return _exp2_of_sum(x - (shifted - _ROUND), shifted)
 
 
-@kernel
+@inlined
 def _exp_of_minus_magnitude(x):
     """e^-|x|, never below 2^-125."""
     x = at_least(where_negative(x, x, _ZERO - x), _LOWEST * LN_2)
@@ -57,14 +65,14 @@ def _exp_of_minus_magnitude(x):
     return _exp2_of_sum(f, shifted)
 
 
-@kernel
+@inlined
 def sigmoid(x):
     """1 / (1 + e^-x)."""
     e = _exp_of_minus_magnitude(x)
     return where_negative(x, e, _ONE) / (e + _ONE)
 
 
-@kernel
+@inlined
 def softplus_and_sigmoid(x):
     """log(1 + e^x) and its derivative 1 / (1 + e^-x).
 
@@ -79,7 +87,7 @@ def softplus_and_sigmoid(x):
     return where_negative(x, _ZERO, x) + log1p, where_negative(x, e, _ONE) / (e + _ONE)
 
 
-@kernel
+@inlined
 def load_some(array, index, count):
     """The lanes array[index : index + 8], of which those from `count` on are zero and not read."""
     if count >= LANES:
@@ -87,7 +95,7 @@ def load_some(array, index, count):
     return masked_load(array, index, count)
 
 
-@kernel
+@inlined
 def store_some(array, index, lanes, count):
     """Write the first `count` lanes."""
     # A masked store is slow on some machines, so full rows avoid it.

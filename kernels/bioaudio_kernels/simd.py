@@ -1,17 +1,18 @@
 """Eight float32 lanes as one value inside numba kernels.
 
-Numba vectorises a loop only if LLVM can prove that its arrays do not overlap, which it cannot in a kernel with ten
-of them. Here the vectors are explicit: they never depend on a compiler's luck, accumulators stay in registers, and
-every sum has one fixed order. LLVM splits the eight lanes where a machine's registers are narrower.
+Numba vectorises a loop only if LLVM can prove that its arrays do not overlap, which it cannot in a kernel
+with ten of them. Here the vectors are explicit: they never depend on a compiler's luck, accumulators stay in
+registers, and every sum has one fixed order. LLVM splits the lanes where a machine's registers are narrower.
 
 Operators `+ - * /` work between lanes, and between lanes and a float32, which then counts in every lane.
 """
 
 from __future__ import annotations
 
+import inspect
 import operator
 from collections.abc import Callable
-from typing import Any, no_type_check
+from typing import Any
 
 from llvmlite import ir
 from numba import types
@@ -46,7 +47,8 @@ class _LanesModel(models.PrimitiveModel):
 def _define_operator(symbol: Callable[..., Any], instruction: str) -> None:
     pairs = [(_lanes, _lanes), (_lanes, types.float32), (types.float32, _lanes)]
     cases = [signature(_lanes, *pair) for pair in pairs]
-    infer_global(symbol)(type("_LanesTemplate", (ConcreteTemplate,), {"cases": cases}))
+    register: Any = infer_global
+    register(symbol)(type("_LanesTemplate", (ConcreteTemplate,), {"cases": cases}))
 
     def lower(context: Any, builder: Any, signature: Any, operands: Any) -> Any:
         first, second = (_spread(builder, operand) for operand in operands)
@@ -73,40 +75,40 @@ for _symbol, _instruction in (
     _define_operator(_symbol, _instruction)
 
 
-def _address(context: Any, builder: Any, signature: Any, array: Any, index: Any, kind: Any) -> Any:
-    data = context.make_array(signature.args[0])(context, builder, value=array).data
-    return builder.bitcast(builder.gep(data, [index]), kind.as_pointer())
+def _address(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
+    """Pointer to the lanes that start at array[index]."""
+    data = context.make_array(kind)(context, builder, value=array).data
+    return builder.bitcast(builder.gep(data, [index]), _FLOATS.as_pointer())
 
 
-# @no_type_check keeps the run-time type checkers of a test suite out of functions that numba takes apart.
+def _lane_function(define: Callable[..., Any]) -> Any:
+    # A typechecking import hook may have wrapped the function; numba needs the function itself.
+    return intrinsic(inspect.unwrap(define))
 
 
-@intrinsic
-@no_type_check
+@_lane_function
 def load(typingctx, array, index):
     """The lanes array[index : index + 8]; array is contiguous float32. Bounds are the caller's."""
 
     def generate(context, builder, signature, arguments):
-        return builder.load(_address(context, builder, signature, *arguments, _FLOATS), align=4)
+        return builder.load(_address(context, builder, signature.args[0], *arguments), align=4)
 
     return _lanes(array, types.intp), generate
 
 
-@intrinsic
-@no_type_check
+@_lane_function
 def store(typingctx, array, index, value):
     """Write lanes to array[index : index + 8]."""
 
     def generate(context, builder, signature, arguments):
         array, index, value = arguments
-        builder.store(value, _address(context, builder, signature, array, index, _FLOATS), align=4)
+        builder.store(value, _address(context, builder, signature.args[0], array, index), align=4)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, _lanes), generate
 
 
-@intrinsic
-@no_type_check
+@_lane_function
 def splat(typingctx, value):
     """A float32 in every lane."""
 
@@ -116,20 +118,19 @@ def splat(typingctx, value):
     return _lanes(types.float32), generate
 
 
-@intrinsic
-@no_type_check
+@_lane_function
 def splat_at(typingctx, array, index):
     """array[index] in every lane, without numba's handling of negative indices."""
 
     def generate(context, builder, signature, arguments):
-        address = _address(context, builder, signature, *arguments, ir.FloatType())
-        return _spread(builder, builder.load(address, align=4))
+        array, index = arguments
+        data = context.make_array(signature.args[0])(context, builder, value=array).data
+        return _spread(builder, builder.load(builder.gep(data, [index]), align=4))
 
     return _lanes(array, types.intp), generate
 
 
-@intrinsic
-@no_type_check
+@_lane_function
 def fma(typingctx, first, second, third):
     """first * second + third with one rounding, where the machine can."""
 
@@ -142,8 +143,7 @@ def fma(typingctx, first, second, third):
     return _lanes(first, second, third), generate
 
 
-@intrinsic
-@no_type_check
+@_lane_function
 def total(typingctx, value):
     """Sum of the lanes, halves first."""
 
@@ -162,14 +162,13 @@ def total(typingctx, value):
     return types.float32(_lanes), generate
 
 
-@intrinsic
-@no_type_check
+@_lane_function
 def masked_load(typingctx, array, index, count):
     """`load` of the first `count` lanes, zeros after them; reads nothing beyond."""
 
     def generate(context, builder, signature, arguments):
         array, index, count = arguments
-        address = _address(context, builder, signature, array, index, _FLOATS)
+        address = _address(context, builder, signature.args[0], array, index)
         kind = ir.FunctionType(_FLOATS, [address.type, _INT, _MASK, _FLOATS])
         function = get_or_insert_function(builder.module, kind, f"llvm.masked.load.v{LANES}f32.p0v{LANES}f32")
         zeros = ir.Constant(_FLOATS, [0.0] * LANES)
@@ -178,14 +177,13 @@ def masked_load(typingctx, array, index, count):
     return _lanes(array, types.intp, types.intp), generate
 
 
-@intrinsic
-@no_type_check
+@_lane_function
 def masked_store(typingctx, array, index, value, count):
     """`store` of the first `count` lanes; writes nothing beyond."""
 
     def generate(context, builder, signature, arguments):
         array, index, value, count = arguments
-        address = _address(context, builder, signature, array, index, _FLOATS)
+        address = _address(context, builder, signature.args[0], array, index)
         kind = ir.FunctionType(ir.VoidType(), [_FLOATS, address.type, _INT, _MASK])
         function = get_or_insert_function(
             builder.module, kind, f"llvm.masked.store.v{LANES}f32.p0v{LANES}f32"
@@ -203,8 +201,7 @@ def _first_lanes(builder: Any, count: Any) -> Any:
     return builder.icmp_signed("<", ir.Constant(_INTS, list(range(LANES))), counts)
 
 
-@intrinsic
-@no_type_check
+@_lane_function
 def at_least(typingctx, value, floor):
     """The larger of a lane and a float32; NaN stays NaN."""
 
@@ -215,8 +212,7 @@ def at_least(typingctx, value, floor):
     return _lanes(_lanes, types.float32), generate
 
 
-@intrinsic
-@no_type_check
+@_lane_function
 def where_negative(typingctx, value, then, otherwise):
     """Lane by lane: `then` where value < 0, else `otherwise`."""
 
@@ -229,10 +225,9 @@ def where_negative(typingctx, value, then, otherwise):
     return _lanes(_lanes, then, otherwise), generate
 
 
-@intrinsic
-@no_type_check
+@_lane_function
 def add_to_exponent(typingctx, value, shifted):
-    """value * 2^k, where `shifted` holds k + 1.5 * 2^23, so that k stands in its low bits. No overflow check."""
+    """value * 2^k, where `shifted` is k + 1.5 * 2^23, so that k stands in its low bits; overflow wraps."""
 
     def generate(context, builder, signature, arguments):
         value, shifted = (builder.bitcast(argument, _INTS) for argument in arguments)

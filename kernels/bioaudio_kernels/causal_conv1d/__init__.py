@@ -41,8 +41,8 @@ def causal_conv1d(
         backend: "auto", "reference", "cpu" or "triton"; see `resolve_backend`.
 
     Returns:
-        y (batch, length, channels), and the final state: the last width - 1 inputs (batch, width - 1, channels).
-        Both have the dtype of x.
+        y (batch, length, channels), and the final state (batch, width - 1, channels): the last inputs, oldest
+        first. Both have the dtype of x.
 
     Raises:
         ValueError: if shapes do not fit, the activation is unknown, or the backend cannot be given.

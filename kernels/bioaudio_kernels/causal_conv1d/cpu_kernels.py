@@ -1,8 +1,8 @@
 """The causal depthwise convolution and its gradient, compiled for the CPU by numba.
 
-A task is one sequence and one block of channels; it goes through time in tiles, eight channels at a time. Arrays are
-flat float32; x and the gradient of y keep their own strides over batch and length, in elements; the filter lies as
-[width][channels]. The input at time t < 0 is row width - 1 + t of the state.
+A task is one sequence and one block of channels; it goes through time in tiles, eight channels at a time.
+Arrays are flat float32; x and the gradient of y keep their own strides over batch and length, in elements;
+the filter lies as [width][channels]. The input at time t < 0 is row width - 1 + t of the state.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def backward(
     Args:
         sizes, x, x_strides, weight, bias, state, silu: as in `forward`.
         dy, dy_strides: gradient of y and its (batch, length) strides.
-        gradients: dx [batch][length][channels], dweight [batch][width][channels], dbias [batch][channels], dstate
-            [batch][width - 1][channels].
+        gradients: dx [batch][length][channels], dweight [batch][width][channels], dbias [batch][channels],
+            dstate [batch][width - 1][channels].
     """
     length, channels, width = sizes
     dx, dweight, dbias, dstate = gradients

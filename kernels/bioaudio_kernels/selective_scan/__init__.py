@@ -1,4 +1,4 @@
-"""Selective scan (S6, Mamba): a state-space recurrence whose step size, input and output maps vary in time."""
+"""Selective scan (S6, Mamba): a state-space recurrence whose step size and input and output maps vary."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def selective_scan(
         y_t     = (C_t . h_t + D x_t) * silu(z_t)
 
     States and decays are float32 whatever the dtype of x (float64 on the reference). Gradients reach every
-    tensor argument, `initial_state` included, from y and from the final state. Any strides; length 0 gives back
-    the state.
+    tensor argument, `initial_state` included, from y and from the final state. Any strides; length 0 gives
+    back the state.
 
     Args:
         x: input of the state space, (batch, length, d_inner).

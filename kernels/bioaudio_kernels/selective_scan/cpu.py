@@ -5,11 +5,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bioaudio_kernels.blocks import TILE, block_count
 from bioaudio_kernels.compiled import run_tasks
 from bioaudio_kernels.flat import flat, flat_rows
 from bioaudio_kernels.lane_math import LOG2_E
 from bioaudio_kernels.selective_scan.cpu_backward import backward
-from bioaudio_kernels.blocks import TILE, block_count
 from bioaudio_kernels.selective_scan.cpu_forward import forward
 
 
@@ -50,7 +50,7 @@ def _scan(
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y, the final state, and if `keep` the state before each tile (batch, tiles, d_state, d_inner)."""
-    y, final_state, checkpoints = _empty_results(x, A, keep)
+    _, final_state, checkpoints = _empty_results(x, A, keep)
     inputs, strides = _kernel_inputs(x, dt, A, B, C, D, z, dt_bias)
     state = final_state.new_zeros(x.shape[0], A.shape[1], A.shape[0])
     if initial_state is not None:
@@ -131,7 +131,7 @@ def _(dy, dfinal_state, x, dt, A, B, C, D, z, dt_bias, checkpoints, dt_softplus)
 
 
 def _setup_context(ctx, inputs, output) -> None:
-    *tensors, initial_state, dt_softplus, keep = inputs
+    *tensors, initial_state, dt_softplus, _ = inputs
     ctx.save_for_backward(*tensors, output[2])
     ctx.set_materialize_grads(True)
     ctx.dt_softplus = dt_softplus
@@ -160,7 +160,7 @@ def _empty_results(x: Tensor, A: Tensor, keep: bool) -> tuple[Tensor, Tensor, Te
 
 
 def _kernel_inputs(x, dt, A, B, C, D, z, dt_bias):
-    """The arrays and strides that both kernels take; a missing D or dt_bias is zero, a missing z is not read."""
+    """What both kernels read, and its strides; a missing D or dt_bias is zero, a missing z is not read."""
     zeros = torch.zeros(x.shape[2])
     rows = [flat_rows(tensor) for tensor in (x, dt, x if z is None else z)]
     rates = flat(A.detach().to(torch.float32).mT * float(LOG2_E))
@@ -170,7 +170,8 @@ def _kernel_inputs(x, dt, A, B, C, D, z, dt_bias):
 
 
 def _sizes(x: Tensor, A: Tensor) -> tuple[int, int, int, int]:
-    return (*x.shape, A.shape[1])
+    batch, length, d_inner = x.shape
+    return batch, length, d_inner, A.shape[1]
 
 
 def _tasks(x: Tensor) -> int:

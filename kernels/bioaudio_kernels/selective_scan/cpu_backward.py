@@ -1,24 +1,25 @@
 """The gradient of the selective scan, compiled for the CPU by numba.
 
-Tiles are taken from last to first. A tile is run again from its checkpoint, this time keeping its decays and states
-(of eight channels at a time, so in cache); then the recurrence of the gradient runs over it backwards. With g_t the
-gradient of h_t, w_t that of the ungated output, and q_t = g_t * decay_t * h_{t-1} that of log(decay_t):
+Tiles are taken from last to first. A tile is run again from its checkpoint, this time keeping its decays and
+states (of eight channels at a time, so in cache); then the recurrence of the gradient runs over it backwards.
+With g_t the gradient of h_t, w_t that of the ungated output, and q_t = g_t decay_t h_{t-1} that of log
+decay_t:
 
     g_t = C_t w_t + decay_{t+1} g_{t+1}        d impulse_t = sum_n B_t g_t        (impulse = delta x)
     dB_t = sum_d g_t impulse_t                 d delta_t   = x_t d impulse_t + sum_n A q_t
     dC_t = sum_d h_t w_t                       dA          = sum_t delta_t q_t
 
-B and C are shared by all channels: each block of channels writes its own sum, and the caller adds the blocks, always
-in the same order. Layouts are those of `cpu_forward`.
+B and C are shared by all channels: each block of channels writes its own sum, and the caller adds the blocks,
+always in the same order. Layouts are those of `cpu_forward`.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from bioaudio_kernels.blocks import CHANNELS, TILE, block_of, gather, scatter
 from bioaudio_kernels.compiled import kernel
 from bioaudio_kernels.lane_math import LN_2, exp2, load_some, sigmoid, softplus_and_sigmoid, store_some
-from bioaudio_kernels.blocks import CHANNELS, TILE, block_of, gather, scatter
 from bioaudio_kernels.simd import LANES, fma, load, splat, splat_at, store, total
 
 _ZERO, _ONE = np.float32(0), np.float32(1)
@@ -28,7 +29,7 @@ _ZERO, _ONE = np.float32(0), np.float32(1)
 def backward(
     first_task, last_task, sizes, inputs, strides, options, checkpoints, dy, dy_strides, dstate, gradients
 ):
-    """Write `gradients` and turn `dstate` from the gradient of the final state into that of the initial state.
+    """Write `gradients`; turn `dstate` from the gradient of the final state into that of the initial one.
 
     Args:
         sizes, inputs, strides: as in `forward`.

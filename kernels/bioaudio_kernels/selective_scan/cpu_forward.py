@@ -1,20 +1,20 @@
 """The selective scan, compiled for the CPU by numba.
 
-A task is one sequence and one block of channels; it walks through time in tiles. A tile's step sizes and inputs are
-first brought into small buffers [step][channel]; the recurrence then runs over them eight channels at a time, with
-the states of those channels in the first-level cache.
+A task is one sequence and one block of channels; it walks through time in tiles. A tile's step sizes and
+inputs are first brought into small buffers [step][channel]; the recurrence then runs over them eight
+channels at a time, with the states of those channels in the first-level cache.
 
-Arrays are flat float32. x, dt and z keep their own strides over batch and length, in elements; A and all states lie
-as [d_state][d_inner], so that neighbouring lanes are neighbouring channels.
+Arrays are flat float32. x, dt and z keep their own strides over batch and length, in elements; A and all
+states lie as [d_state][d_inner], so that neighbouring lanes are neighbouring channels.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from bioaudio_kernels.blocks import CHANNELS, TILE, block_of, gather, scatter
 from bioaudio_kernels.compiled import kernel
 from bioaudio_kernels.lane_math import exp2, load_some, sigmoid, softplus_and_sigmoid, store_some
-from bioaudio_kernels.blocks import CHANNELS, TILE, block_of, gather, scatter
 from bioaudio_kernels.simd import LANES, fma, load, splat, splat_at, store
 
 _ZERO = np.float32(0)
@@ -22,7 +22,7 @@ _ZERO = np.float32(0)
 
 @kernel
 def forward(first_task, last_task, sizes, inputs, strides, options, state, checkpoints, y):
-    """Write y and bring `state` from the start to the end of the sequence, for tasks first_task to last_task - 1.
+    """Write y and bring `state` to the end of the sequence, for tasks first_task to last_task - 1.
 
     Args:
         sizes: (batch, length, d_inner, d_state).

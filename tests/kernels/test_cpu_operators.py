@@ -1,0 +1,141 @@
+"""The compiled CPU operators as citizens of torch: strides, threads, forks, memory, torch.compile."""
+
+from __future__ import annotations
+
+import multiprocessing
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import pytest
+import torch
+from bioaudio_kernels import selective_scan
+from bioaudio_kernels.causal_conv1d.cpu import _conv, _conv_backward
+from bioaudio_kernels.selective_scan.cpu import _scan, _scan_backward
+from scan_cases import ScanCase, cast, gradients, random_like
+from torch import Tensor
+
+CASE = ScanCase(batch=2, length=70, d_inner=100, d_state=5)
+
+
+def scan_with_gradients(arguments: list[Any]) -> list[Tensor]:
+    results = selective_scan(*arguments, backend="cpu")
+    return [*results, *gradients(results, arguments, random_like(results))]
+
+
+def all_equal(first: list[Tensor], second: list[Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_results_are_the_same_bits_for_any_number_of_threads() -> None:
+    arguments = cast(CASE.tensors(), torch.float32)
+    torch.set_num_threads(1)
+    one = scan_with_gradients(arguments)
+    for threads in (2, 3, 16):
+        torch.set_num_threads(threads)
+        assert all_equal(one, scan_with_gradients(arguments))
+
+
+def test_strided_inputs_equal_contiguous_ones() -> None:
+    arguments = cast(CASE.tensors(), torch.float32)
+    expected = scan_with_gradients(arguments)
+
+    def spread(tensor: Tensor) -> list[Tensor]:
+        """The same values as halves of a wider tensor, time-major, and channel-major."""
+        wide = torch.cat([tensor, tensor.new_full(tensor.shape, float("nan"))], -1)[..., : tensor.shape[-1]]
+        return [wide, tensor.transpose(0, 1).contiguous().transpose(0, 1), tensor.mT.contiguous().mT]
+
+    for variant in range(3):
+        strided = [
+            spread(tensor.detach())[variant].requires_grad_() if tensor.ndim == 3 else tensor
+            for tensor in arguments
+        ]
+        assert all_equal(expected, scan_with_gradients(strided))
+
+
+def test_two_threads_at_once_do_not_disturb_each_other() -> None:
+    problems = [ScanCase(batch=2, length=90, d_inner=130, d_state=4, seed=seed) for seed in (1, 2)]
+    cases = [cast(problem.tensors(), torch.float32) for problem in problems]
+    expected = [scan_with_gradients(case) for case in cases]
+    found: list[list[bool]] = [[], []]
+
+    def work(which: int) -> None:
+        for _ in range(5):
+            found[which].append(all_equal(expected[which], scan_with_gradients(cases[which])))
+
+    workers = [threading.Thread(target=work, args=(which,)) for which in (0, 1)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert found == [[True] * 5, [True] * 5]
+
+
+def scan_in_child(expected: Tensor) -> None:
+    with torch.no_grad():
+        y, _ = selective_scan(*cast(CASE.tensors(), torch.float32), backend="cpu")
+    raise SystemExit(0 if torch.equal(y, expected) else 1)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_worker_can_scan_after_its_parent_has() -> None:
+    y, _ = selective_scan(*cast(CASE.tensors(), torch.float32), backend="cpu")
+    child = multiprocessing.get_context("fork").Process(target=scan_in_child, args=(y.detach(),))
+    child.start()
+    child.join(timeout=60)
+    assert child.exitcode == 0
+
+
+def test_nothing_of_length_times_state_is_allocated() -> None:
+    """At N = 64, forward and backward together allocate less than a third of one (B, L, D, N) tensor."""
+    case = ScanCase(batch=1, length=2048, d_inner=64, d_state=64)
+    arguments = cast(case.tensors(), torch.float32)
+    with torch.profiler.profile(profile_memory=True) as profile:
+        y, _ = selective_scan(*arguments, backend="cpu")
+        y.backward(torch.ones_like(y))
+    allocated = sum(max(0, event.self_cpu_memory_usage) for event in profile.events())
+    assert allocated < 4 * case.length * case.d_inner * case.d_state / 3
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+def test_operators_pass_opcheck() -> None:
+    tests = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
+    every = cast(ScanCase(batch=2, length=5, d_inner=9, d_state=3).tensors(), torch.float32)
+    bare = [None if i in (5, 6, 7, 8) else tensor for i, tensor in enumerate(every)]
+    for tensors in (every, bare):
+        torch.library.opcheck(_scan, (*tensors, True, True), test_utils=tests)
+    fixed = [None if tensor is None else tensor.detach() for tensor in every]
+    y, state, checkpoints = _scan(*fixed, True, True)
+    torch.library.opcheck(_scan_backward, (y, state, *fixed[:-1], checkpoints, True), test_utils=tests[:3])
+    shapes = ((2, 5, 9), (9, 4), (9,), (2, 3, 9))
+    x, weight, bias, state = (torch.randn(shape, requires_grad=True) for shape in shapes)
+    torch.library.opcheck(_conv, (x, weight, bias, state, True), test_utils=tests)
+    torch.library.opcheck(_conv, (x, weight, None, state, False), test_utils=tests)
+    plain = [tensor.detach() for tensor in (x, x, weight, bias, state)]
+    torch.library.opcheck(_conv_backward, (*plain, True), test_utils=tests[:3])
+
+
+def test_the_ops_compile_to_one_graph_each_way() -> None:
+    """In a process of its own, without the run-time type checks, which torch.compile cannot trace."""
+    done = subprocess.run([sys.executable, "-c", COMPILED_BLOCK], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+# "aot_eager" traces forward and backward but needs no C++ compiler.
+COMPILED_BLOCK = """
+import torch
+from bioaudio_kernels import causal_conv1d, selective_scan
+
+def block(x, dt, A, B, C, weight):
+    u, _ = causal_conv1d(x, weight, activation="silu")
+    return selective_scan(u, dt, A, B, C)[0]
+
+shapes = ((1, 6, 8), (1, 6, 8), (8, 2), (1, 6, 2), (1, 6, 2), (8, 4))
+arguments = [torch.rand(shape).neg().requires_grad_() for shape in shapes]
+expected = block(*arguments)
+actual = torch.compile(block, fullgraph=True, backend="aot_eager")(*arguments)
+assert torch.equal(actual, expected)
+pairs = zip(*(torch.autograd.grad(y.sum(), arguments) for y in (actual, expected)))
+assert all(torch.equal(a, e) for a, e in pairs)
+"""

@@ -1,0 +1,180 @@
+"""The selective scan: its definition, and that the compiled CPU path gives the same, gradients included."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from bioaudio_kernels import selective_scan, selective_scan_step
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scan_cases import (
+    SCAN_NAMES,
+    ScanCase,
+    cast,
+    gradients,
+    random_like,
+    scan_cases,
+    unrolled_scan,
+)
+from tolerances import GRADIENT_RTOL, OUTPUT_RTOL, assert_close
+
+quick = settings(max_examples=20, deadline=None, derandomize=True)
+
+
+def present_names(case: ScanCase) -> list[str]:
+    return [name for name in SCAN_NAMES if name not in case.absent]
+
+
+@quick
+@given(scan_cases(max_length=9, max_d_inner=5))
+def test_reference_matches_the_sum_without_recurrence(case: ScanCase) -> None:
+    arguments = case.tensors()
+    y, state = selective_scan(*arguments, dt_softplus=case.dt_softplus, backend="reference")
+    expected_y, expected_state = unrolled_scan(*arguments, case.dt_softplus)
+    assert_close(y, expected_y, OUTPUT_RTOL[torch.float64], "y")
+    assert_close(state, expected_state, OUTPUT_RTOL[torch.float64], "final state")
+
+
+def test_reference_passes_gradcheck() -> None:
+    arguments = ScanCase(batch=1, length=3, d_inner=2, d_state=2).tensors()
+    assert torch.autograd.gradcheck(lambda *given: selective_scan(*given, backend="reference"), arguments)
+    assert torch.autograd.gradgradcheck(lambda *given: selective_scan(*given, backend="reference"), arguments)
+
+
+@quick
+@given(scan_cases())
+def test_cpu_matches_reference(case: ScanCase) -> None:
+    exact = case.tensors()
+    fast = cast(exact, torch.float32)
+    expected = selective_scan(*exact, dt_softplus=case.dt_softplus, backend="reference")
+    actual = selective_scan(*fast, dt_softplus=case.dt_softplus, backend="cpu")
+    for name, a, e in zip(("y", "final state"), actual, expected, strict=True):
+        assert_close(a, e, OUTPUT_RTOL[torch.float32], name)
+    weights = random_like(expected, case.seed)
+    pairs = zip(gradients(actual, fast, weights), gradients(expected, exact, weights), strict=True)
+    for name, (a, e) in zip(present_names(case), pairs, strict=True):
+        assert_close(a, e, GRADIENT_RTOL[torch.float32], f"gradient of {name}")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_cpu_takes_half_precision(dtype: torch.dtype) -> None:
+    half = cast(ScanCase(batch=2, length=37, d_inner=20, d_state=16).tensors(), dtype)
+    exact = cast(half, torch.float64)
+    y, state = selective_scan(*half, backend="cpu")
+    assert (y.dtype, state.dtype) == (dtype, torch.float32)
+    expected = selective_scan(*exact, backend="reference")
+    assert_close(y, expected[0], OUTPUT_RTOL[dtype], "y")
+    assert_close(state, expected[1], OUTPUT_RTOL[torch.float32], "final state")
+    weights = [weight.to(dtype).double() for weight in random_like(expected)]
+    actual = gradients((y, state), half, weights)
+    for name, a, e in zip(SCAN_NAMES, actual, gradients(expected, exact, weights), strict=True):
+        assert a.dtype == dtype
+        assert_close(a, e, GRADIENT_RTOL[dtype], f"gradient of {name}")
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@quick
+@given(scan_cases(max_length=40, max_d_inner=10), st.data())
+def test_split_sequence_equals_whole(backend: str, case: ScanCase, data: st.DataObject) -> None:
+    arguments = case.tensors() if backend == "reference" else cast(case.tensors(), torch.float32)
+    dtype = torch.float64 if backend == "reference" else torch.float32
+    x, dt, A, B, C, D, z, dt_bias, state = arguments
+    cuts = sorted(data.draw(st.lists(st.integers(0, case.length), max_size=3)))
+    whole = selective_scan(*arguments, dt_softplus=case.dt_softplus, backend=backend)
+    parts = []
+    for start, end in zip([0, *cuts], [*cuts, case.length], strict=True):
+        span = (t[:, start:end] if t is not None else None for t in (x, dt, B, C, z))
+        x_, dt_, B_, C_, z_ = span
+        y, state = selective_scan(
+            x_, dt_, A, B_, C_, D, z_, dt_bias, state, dt_softplus=case.dt_softplus, backend=backend
+        )
+        parts.append(y)
+    split = (torch.cat(parts, 1), state)
+    weights = random_like(whole)
+    for name, a, e in zip(("y", "final state"), split, whole, strict=True):
+        assert_close(a, e, OUTPUT_RTOL[dtype], name)
+    pairs = zip(gradients(split, arguments, weights), gradients(whole, arguments, weights), strict=True)
+    for name, (a, e) in zip(present_names(case), pairs, strict=True):
+        assert_close(a, e, GRADIENT_RTOL[dtype], f"gradient of {name}")
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@quick
+@given(scan_cases(max_length=12, max_d_inner=20))
+def test_step_equals_scan_at_every_position(backend: str, case: ScanCase) -> None:
+    dtype = torch.float64 if backend == "reference" else torch.float32
+    x, dt, A, B, C, D, z, dt_bias, state = cast(case.tensors(), dtype)
+    with torch.no_grad():
+        whole, final_state = selective_scan(
+            x, dt, A, B, C, D, z, dt_bias, state, dt_softplus=case.dt_softplus, backend=backend
+        )
+        if state is None:
+            state = torch.zeros_like(final_state)
+        for t in range(case.length):
+            z_t = None if z is None else z[:, t]
+            y, state = selective_scan_step(
+                x[:, t], dt[:, t], A, B[:, t], C[:, t], D, z_t, dt_bias, state, dt_softplus=case.dt_softplus
+            )
+            assert_close(y, whole[:, t], OUTPUT_RTOL[dtype], f"y at {t}")
+    assert_close(state, final_state, OUTPUT_RTOL[dtype], "final state")
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_length_zero_gives_back_the_state_and_its_gradient(backend: str) -> None:
+    arguments = cast(ScanCase(batch=2, length=0, d_inner=5, d_state=3).tensors(), torch.float32)
+    y, state = selective_scan(*arguments, backend=backend)
+    assert y.shape == (2, 0, 5)
+    assert torch.equal(state, arguments[-1])
+    (gradient,) = torch.autograd.grad(state.sum(), arguments[-1])
+    assert torch.equal(gradient, torch.ones_like(gradient))
+
+
+def test_step_leaves_the_state_as_it_was() -> None:
+    x, dt, A, B, C, D, z, dt_bias, state = cast(
+        ScanCase(batch=1, length=1, d_inner=4, d_state=3).tensors(), torch.float32
+    )
+    before = state.detach().clone()
+    selective_scan_step(x[:, 0], dt[:, 0], A, B[:, 0], C[:, 0], D, z[:, 0], dt_bias, state)
+    assert torch.equal(state, before)
+
+
+def test_no_output_depends_on_later_input() -> None:
+    x, *rest = cast(ScanCase(batch=1, length=40, d_inner=9, d_state=4).tensors(), torch.float32)
+    y, _ = selective_scan(x, *rest, backend="cpu")
+    (gradient,) = torch.autograd.grad(y[:, 17].sum(), x)
+    assert gradient[:, :18].abs().amin() > 0
+    assert gradient[:, 18:].abs().amax() == 0
+
+
+@pytest.mark.parametrize("rate", [1e-7, 1e-6, 1e-5, 1e-4])
+def test_slow_states_keep_their_memory(rate: float) -> None:
+    """A state that loses `rate` of itself a step still does so after 512 steps, gradients included."""
+    length = 512
+    x = torch.zeros(1, length, 8)
+    x[:, 0] = 1
+    dt = torch.ones(1, length, 8, requires_grad=True)
+    A = torch.full((8, 4), -rate, requires_grad=True)
+    ones = torch.ones(1, length, 4)
+    y, state = selective_scan(x, dt, A, ones, ones, dt_softplus=False, backend="cpu")
+    decay = torch.exp(-rate * torch.arange(length, dtype=torch.float64))
+    assert_close(y[0, :, 0], 4 * decay, OUTPUT_RTOL[torch.float32], "y")
+    (dA,) = torch.autograd.grad(state.sum(), A)
+    assert_close(dA, ((length - 1) * decay[-1]).expand_as(dA), GRADIENT_RTOL[torch.float32], "gradient of A")
+
+
+def test_small_step_sizes_keep_relative_accuracy() -> None:
+    """softplus(-15) = 3e-7 is where log(exp(x) + 1) in float32 is wrong by 17 %."""
+    dt = torch.linspace(-30, 30, 4001).reshape(-1, 1, 1)
+    ones = torch.ones_like(dt)
+    y, _ = selective_scan(ones, dt, torch.zeros(1, 1), ones, ones, backend="cpu")
+    delta = torch.nn.functional.softplus(dt.double())
+    assert ((y.double() - delta) / delta).abs().max() < OUTPUT_RTOL[torch.float32]
+
+
+@pytest.mark.parametrize("poisoned", ["x", "dt", "A", "B", "C", "z", "dt_bias", "initial_state"])
+def test_nan_is_never_hidden(poisoned: str) -> None:
+    arguments = cast(ScanCase(batch=1, length=3, d_inner=8, d_state=2).tensors(), torch.float32)
+    with torch.no_grad():
+        arguments[SCAN_NAMES.index(poisoned)].fill_(float("nan"))
+        y, _ = selective_scan(*arguments, backend="cpu")
+    assert y.isnan().all()
