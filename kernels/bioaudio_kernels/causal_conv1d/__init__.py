@@ -77,7 +77,10 @@ def causal_conv1d_step(
     """
     tensors = (x, weight, bias, state)
     _check("causal_conv1d_step", "batch channels", tensors, activation)
-    resolve_backend("causal_conv1d_step", backend, *tensors)
+    if resolve_backend("causal_conv1d_step", backend, *tensors) == "triton":
+        from bioaudio_kernels.causal_conv1d.triton_op import causal_conv1d_step_triton
+
+        return causal_conv1d_step_triton(*tensors, activation)
     return causal_conv1d_step_reference(*tensors, activation)
 
 

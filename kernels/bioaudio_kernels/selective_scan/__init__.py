@@ -92,7 +92,10 @@ def selective_scan_step(
     """
     tensors = (x, dt, A, B, C, D, z, dt_bias, state)
     check_shapes("selective_scan_step", _STEP_SHAPES, tensors)
-    resolve_backend("selective_scan_step", backend, *tensors)
+    if resolve_backend("selective_scan_step", backend, *tensors) == "triton":
+        from bioaudio_kernels.selective_scan.triton_op import selective_scan_step_triton
+
+        return selective_scan_step_triton(*tensors, dt_softplus)
     return selective_scan_step_reference(*tensors, dt_softplus)
 
 

@@ -1,0 +1,1 @@
+"""Benchmarks behind `bioaudio bench`: our operations and their peers, timed in turn, in one process."""
