@@ -129,6 +129,8 @@ def test_run_stopped_after_every_step_ends_as_the_uninterrupted_one(
     assert rows(parts) == rows(whole)
     ours, theirs = results(parts)["lengths"], results(whole)["lengths"]
     assert ours == theirs
+    assert "time is up" not in finetune(**changed(settings, out=parts))
+    assert results(parts)["lengths"] == theirs
 
 
 def test_frozen_backbone_keeps_every_bit(settings: dict[str, Any], tmp_path: Path) -> None:
@@ -204,6 +206,7 @@ def test_classes_by_flag_and_config_again(
         ({"model": None}, "--model is missing"),
         ({"splits": GenomeSplits(guard=50, contigs="chr7")}, "class 'low': no contig"),
         ({"optimizer": OptimizerConfig(ema_decay=0.9)}, "--optimizer.ema_decay is for pretraining"),
+        ({"seed": -1}, "--seed must be 0 or more, got -1"),
         ({"trainer": TrainerConfig(devices=2)}, "--trainer.devices must be 1"),
     ],
 )

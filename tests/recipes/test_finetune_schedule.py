@@ -22,6 +22,11 @@ def test_longer_sequences_spend_an_epoch_at_each_power_of_two_before() -> None:
     ]
 
 
+def test_whole_sequences_are_never_warmed_up_unasked() -> None:
+    (stage,) = FinetuneSchedule().plan(2**16, 2**20, examples_per_epoch=640)
+    assert (stage.length, stage.steps) == (2**16, 100)
+
+
 def test_own_warm_up_and_epochs_by_passes() -> None:
     schedule = FinetuneSchedule(epochs=5, batch_size=8, warmup=[WarmupStage(length=128, epochs=2)])
     stages = schedule.plan(512, 2**20, examples_per_epoch=20)

@@ -87,7 +87,7 @@ def finetune(
             checkpoint of another run.
     """
     arguments = dict(locals())
-    _check(optimizer, trainer)
+    _check(sequences, evaluation, optimizer, trainer, seed)
     root, results = RunFolder(out), RunFolder(out).evaluation / "classification.json"
     task, length = open_task(
         classes, sequences, length, splits, sampling, converted=out / "finetune" / "genomes", seed=seed
@@ -147,7 +147,19 @@ def finetune(
     return _summary(scores, save, results)
 
 
-def _check(optimizer: OptimizerConfig, trainer: TrainerConfig) -> None:
+def _check(
+    sequences: Path | None,
+    evaluation: EvaluationConfig,
+    optimizer: OptimizerConfig,
+    trainer: TrainerConfig,
+    seed: int,
+) -> None:
+    if sequences is not None and evaluation.lengths:
+        raise ValueError(
+            "--evaluation.lengths goes with --classes; with --sequences whole sequences are judged"
+        )
+    if seed < 0:
+        raise ValueError(f"--seed must be 0 or more, got {seed}")
     if trainer.devices != 1:
         raise ValueError(f"--trainer.devices must be 1, got {trainer.devices}: fine-tuning uses one device")
     if optimizer.ema_decay is not None:

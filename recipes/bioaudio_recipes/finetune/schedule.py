@@ -54,7 +54,7 @@ class FinetuneSchedule:
     """Examples in an optimizer step, at every length."""
     warmup: list[WarmupStage] | None = None
     """Shorter lengths to train at first, as [{length: 4096, epochs: 1}]; [] is none. None is the paper's
-    rule: one epoch at each of 2^14, 2^15, ... below the length."""
+    rule for genomes: one epoch at each of 2^14, 2^15, ... below the length."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
@@ -85,7 +85,7 @@ class FinetuneSchedule:
             ValueError: if the warm-up leaves no epoch for `length`, or is not below it.
         """
         steps = self.steps_in_epoch(examples_per_epoch)
-        warmup = self._warmup(length)
+        warmup = self._warmup(length, has_windows=examples_per_epoch is None)
         rest = self.epochs - sum(stage.epochs for stage in warmup)
         if rest < 1:
             raise ValueError(
@@ -102,10 +102,12 @@ class FinetuneSchedule:
             for stage in stages
         ]
 
-    def _warmup(self, length: int) -> list[WarmupStage]:
+    def _warmup(self, length: int, has_windows: bool) -> list[WarmupStage]:
+        if self.warmup is None and not has_windows:
+            return []
         if self.warmup is None:
-            shorter = [2**k for k in range(14, length.bit_length()) if PAPER_LONGEST_COLD <= 2**k < length]
-            return [WarmupStage(length=each) for each in shorter]
+            powers = range(PAPER_LONGEST_COLD.bit_length() - 1, (length - 1).bit_length())
+            return [WarmupStage(length=2**power) for power in powers]
         for stage in self.warmup:
             if stage.length >= length:
                 raise ValueError(

@@ -73,21 +73,21 @@ class StepLog(StepCallback):
         self._close()
 
     def _log_row(self, module: ClassifierModule, step: int, bar: tqdm) -> None:
-        interval = module.take_interval()
-        if not math.isfinite(interval.loss):
+        tally = module.take_tally()
+        if not math.isfinite(tally.loss):
             raise ValueError(
-                f"the loss is {interval.loss} after step {step}: training has diverged; lower "
+                f"the loss is {tally.loss} after step {step}: training has diverged; lower "
                 "--optimizer.learning_rate and start again with another --out"
             )
         stage = module.steps.stages[module.steps.stage_of(step - 1)]
-        before, now = self._clock, (interval.tokens, time.perf_counter())
+        before, now = self._clock, (tally.tokens, time.perf_counter())
         self._clock = now
         values = {
-            "loss": interval.loss / interval.examples,
-            "accuracy": interval.correct / interval.examples,
+            "loss": tally.loss / tally.examples,
+            "accuracy": tally.correct / tally.examples,
             "length": stage.length,
             "batch_size": stage.batch_size,
-            "tokens": interval.tokens,
+            "tokens": tally.tokens,
             "tokens_per_second": (now[0] - before[0]) / max(now[1] - before[1], 1e-9),
             "lr": learning_rate_at(step - 1, len(module.steps), module.recipe),
             "grad_norm": module.grad_norm.item(),

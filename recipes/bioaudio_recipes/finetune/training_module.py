@@ -18,10 +18,10 @@ from bioaudio_recipes.finetune.batches import Batch, StepBatches
 from bioaudio_recipes.optimisation import OptimizerConfig, build_optimizer
 from bioaudio_recipes.training.checkpoints import NUMBERS
 
-INTERVAL = "bioaudio_interval"
+TALLY = "bioaudio_tally"
 
 
-class Interval(NamedTuple):
+class Tally(NamedTuple):
     """Sums over the steps since the last row of metrics, and over the run."""
 
     loss: float
@@ -57,7 +57,7 @@ class ClassifierModule(LightningModule):
         self.recipe = optimizer
         self.steps = steps
         self.numbers = dict(numbers or {})
-        self.sums = torch.zeros(len(Interval._fields), dtype=torch.float64)
+        self.sums = torch.zeros(len(Tally._fields), dtype=torch.float64)
         self.grad_norm = torch.zeros(())
 
     def on_train_start(self) -> None:
@@ -86,20 +86,20 @@ class ClassifierModule(LightningModule):
         optimizer, schedule = build_optimizer(self.model, self.recipe, len(self.steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def take_interval(self) -> Interval:
+    def take_tally(self) -> Tally:
         """What was counted since the last call; waits for the device."""
-        interval = Interval(*self.sums.tolist())
+        tally = Tally(*self.sums.tolist())
         self.sums[:-1] = 0
-        return interval
+        return tally
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the unfinished interval, so that the next row of metrics is that of an uninterrupted run."""
-        checkpoint[INTERVAL] = self.sums.cpu()
+        """Keep the unfinished tally, so that the next row of metrics is that of an uninterrupted run."""
+        checkpoint[TALLY] = self.sums.cpu()
         checkpoint[NUMBERS] = self.numbers
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the unfinished interval back."""
-        self.sums = checkpoint[INTERVAL].to(self.sums)
+        """Take the unfinished tally back."""
+        self.sums = checkpoint[TALLY].to(self.sums)
 
     def _count(self, part: Batch, logits: Tensor, loss: Tensor) -> None:
         tokens = part.tokens.numel() if part.lengths is None else part.lengths.sum()
