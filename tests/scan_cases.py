@@ -93,6 +93,7 @@ def unrolled_scan(
     z: Tensor | None,
     dt_bias: Tensor | None,
     initial_state: Tensor | None,
+    *,
     dt_softplus: bool,
 ) -> tuple[Tensor, Tensor]:
     """The scan without a recurrence: sums over all s <= t, with decays exp(A (S_t - S_s))."""

@@ -19,6 +19,8 @@ from typing import Any
 import numba
 import torch
 
+RANGES_A_THREAD = 4
+
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile `function` with numba at its first call, and keep the machine code on disk.
@@ -47,20 +49,23 @@ def _bare(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def run_tasks(compiled: Callable[..., None], tasks: int, *arguments: Any) -> None:
-    """Call `compiled(first, last, *arguments)` on ranges that cover `range(tasks)`, one a thread.
+    """Call `compiled(first, last, *arguments)` on ranges that together cover `range(tasks)`.
 
-    Uses `torch.get_num_threads()` threads. A task must not depend on the range in which it runs, so that
-    results are the same for any number of threads.
+    Uses `torch.get_num_threads()` threads, each of which takes the next range when it has done one: torch's
+    own threads spin for a while after their work, and the core that they keep would hold up a fixed share. A
+    task must not depend on the range in which it runs: so results are the same for any number of threads.
     """
     threads = max(1, min(torch.get_num_threads(), tasks))
-    borders = [tasks * i // threads for i in range(threads + 1)]
-    ranges = list(pairwise(borders))
-    if threads > 1:
-        pool = _thread_pool(os.getpid(), threads - 1)
-        others = [pool.submit(compiled, first, last, *arguments) for first, last in ranges[1:]]
-    else:
-        others = []
-    compiled(*ranges[0], *arguments)
+    count = min(tasks, threads * RANGES_A_THREAD)
+    borders = [tasks * i // count for i in range(count + 1)] if tasks else []
+    ranges = iter(list(pairwise(borders)))
+
+    def work() -> None:
+        for first, last in ranges:  # one list iterator for all threads hands out each range once
+            compiled(first, last, *arguments)
+
+    others = [_thread_pool(os.getpid(), threads - 1).submit(work) for _ in range(threads - 1)]
+    work()
     for other in others:
         other.result()
 

@@ -109,6 +109,21 @@ def store(typingctx, array, index, value):
 
 
 @_lane_function
+def prefetch(typingctx, array, index):
+    """Ask for the cache line of array[index] ahead of its use; an index beyond the end does no harm."""
+
+    def generate(context, builder, signature, arguments):
+        bytes_pointer = ir.IntType(8).as_pointer()
+        address = _address(context, builder, signature.args[0], *arguments)
+        kind = ir.FunctionType(ir.VoidType(), [bytes_pointer, _INT, _INT, _INT])
+        function = get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        builder.call(function, [builder.bitcast(address, bytes_pointer), _INT(0), _INT(2), _INT(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), generate
+
+
+@_lane_function
 def splat(typingctx, value):
     """A float32 in every lane."""
 

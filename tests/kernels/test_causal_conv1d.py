@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from bioaudio_kernels import causal_conv1d, causal_conv1d_step
+from bioaudio_kernels import Backend, causal_conv1d, causal_conv1d_step
+from bioaudio_kernels.causal_conv1d import Activation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scan_cases import CONV_NAMES, cast, gradients, random_like
@@ -17,7 +18,7 @@ quick = settings(max_examples=20, deadline=None, derandomize=True)
 
 
 @st.composite
-def conv_problems(draw: st.DrawFn, max_length: int = 70) -> tuple[list[Any], str | None]:
+def conv_problems(draw: st.DrawFn, max_length: int = 70) -> tuple[list[Any], Activation | None]:
     """Float64 arguments of `causal_conv1d`, requiring gradients, and an activation."""
     rng = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
     batch, length = draw(st.integers(1, 3)), draw(st.integers(1, max_length))
@@ -30,7 +31,7 @@ def conv_problems(draw: st.DrawFn, max_length: int = 70) -> tuple[list[Any], str
 
 @quick
 @given(conv_problems())
-def test_reference_matches_torch_convolution(problem: tuple[list[Any], str | None]) -> None:
+def test_reference_matches_torch_convolution(problem: tuple[list[Any], Activation | None]) -> None:
     (x, weight, bias, state), activation = problem
     y, final_state = causal_conv1d(x, weight, bias, state, activation=activation, backend="reference")
     width = weight.shape[1]
@@ -43,7 +44,7 @@ def test_reference_matches_torch_convolution(problem: tuple[list[Any], str | Non
 
 @quick
 @given(conv_problems())
-def test_cpu_matches_reference(problem: tuple[list[Any], str | None]) -> None:
+def test_cpu_matches_reference(problem: tuple[list[Any], Activation | None]) -> None:
     exact, activation = problem
     fast = cast(exact, torch.float32)
     expected = causal_conv1d(*exact, activation=activation, backend="reference")
@@ -62,7 +63,7 @@ def test_cpu_matches_reference(problem: tuple[list[Any], str | None]) -> None:
 @quick
 @given(conv_problems(max_length=20), st.data())
 def test_split_sequence_equals_whole(
-    backend: str, problem: tuple[list[Any], str | None], data: st.DataObject
+    backend: Backend, problem: tuple[list[Any], Activation | None], data: st.DataObject
 ) -> None:
     exact, activation = problem
     dtype = torch.float64 if backend == "reference" else torch.float32
@@ -84,7 +85,7 @@ def test_split_sequence_equals_whole(
 
 @quick
 @given(conv_problems(max_length=10))
-def test_step_equals_convolution_at_every_position(problem: tuple[list[Any], str | None]) -> None:
+def test_step_equals_convolution_at_every_position(problem: tuple[list[Any], Activation | None]) -> None:
     exact, activation = problem
     x, weight, bias, state = cast(exact, torch.float32)
     with torch.no_grad():
@@ -109,7 +110,7 @@ def test_half_precision_input_keeps_its_dtype(dtype: torch.dtype, rng: torch.Gen
 
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 @pytest.mark.parametrize("length", [0, 1, 2])
-def test_short_input_keeps_the_older_state(backend: str, length: int, rng: torch.Generator) -> None:
+def test_short_input_keeps_the_older_state(backend: Backend, length: int, rng: torch.Generator) -> None:
     x, state = (torch.randn(1, n, 5, generator=rng) for n in (length, 3))
     y, final_state = causal_conv1d(x, torch.randn(5, 4, generator=rng), None, state, backend=backend)
     assert y.shape == x.shape

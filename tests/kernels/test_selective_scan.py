@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from bioaudio_kernels import selective_scan, selective_scan_step
+from bioaudio_kernels import Backend, selective_scan, selective_scan_step
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scan_cases import (
@@ -30,7 +30,7 @@ def present_names(case: ScanCase) -> list[str]:
 def test_reference_matches_the_sum_without_recurrence(case: ScanCase) -> None:
     arguments = case.tensors()
     y, state = selective_scan(*arguments, dt_softplus=case.dt_softplus, backend="reference")
-    expected_y, expected_state = unrolled_scan(*arguments, case.dt_softplus)
+    expected_y, expected_state = unrolled_scan(*arguments, dt_softplus=case.dt_softplus)
     assert_close(y, expected_y, OUTPUT_RTOL[torch.float64], "y")
     assert_close(state, expected_state, OUTPUT_RTOL[torch.float64], "final state")
 
@@ -75,7 +75,7 @@ def test_cpu_takes_half_precision(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 @quick
 @given(scan_cases(max_length=40, max_d_inner=10), st.data())
-def test_split_sequence_equals_whole(backend: str, case: ScanCase, data: st.DataObject) -> None:
+def test_split_sequence_equals_whole(backend: Backend, case: ScanCase, data: st.DataObject) -> None:
     arguments = case.tensors() if backend == "reference" else cast(case.tensors(), torch.float32)
     dtype = torch.float64 if backend == "reference" else torch.float32
     x, dt, A, B, C, D, z, dt_bias, state = arguments
@@ -83,8 +83,8 @@ def test_split_sequence_equals_whole(backend: str, case: ScanCase, data: st.Data
     whole = selective_scan(*arguments, dt_softplus=case.dt_softplus, backend=backend)
     parts = []
     for start, end in zip([0, *cuts], [*cuts, case.length], strict=True):
-        span = (t[:, start:end] if t is not None else None for t in (x, dt, B, C, z))
-        x_, dt_, B_, C_, z_ = span
+        x_, dt_, B_, C_ = (tensor[:, start:end] for tensor in (x, dt, B, C))
+        z_ = None if z is None else z[:, start:end]
         y, state = selective_scan(
             x_, dt_, A, B_, C_, D, z_, dt_bias, state, dt_softplus=case.dt_softplus, backend=backend
         )
@@ -101,7 +101,7 @@ def test_split_sequence_equals_whole(backend: str, case: ScanCase, data: st.Data
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 @quick
 @given(scan_cases(max_length=12, max_d_inner=20))
-def test_step_equals_scan_at_every_position(backend: str, case: ScanCase) -> None:
+def test_step_equals_scan_at_every_position(backend: Backend, case: ScanCase) -> None:
     dtype = torch.float64 if backend == "reference" else torch.float32
     x, dt, A, B, C, D, z, dt_bias, state = cast(case.tensors(), dtype)
     with torch.no_grad():
@@ -120,7 +120,7 @@ def test_step_equals_scan_at_every_position(backend: str, case: ScanCase) -> Non
 
 
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
-def test_length_zero_gives_back_the_state_and_its_gradient(backend: str) -> None:
+def test_length_zero_gives_back_the_state_and_its_gradient(backend: Backend) -> None:
     arguments = cast(ScanCase(batch=2, length=0, d_inner=5, d_state=3).tensors(), torch.float32)
     y, state = selective_scan(*arguments, backend=backend)
     assert y.shape == (2, 0, 5)

@@ -20,7 +20,7 @@ import numpy as np
 from bioaudio_kernels.blocks import CHANNELS, TILE, block_of, gather, scatter
 from bioaudio_kernels.compiled import kernel
 from bioaudio_kernels.lane_math import LN_2, exp2, load_some, sigmoid, softplus_and_sigmoid, store_some
-from bioaudio_kernels.simd import LANES, fma, load, splat, splat_at, store, total
+from bioaudio_kernels.simd import LANES, fma, load, prefetch, splat, splat_at, store, total
 
 _ZERO, _ONE = np.float32(0), np.float32(1)
 
@@ -60,6 +60,8 @@ def backward(
     drates_tile = np.empty(d_state * LANES, np.float32)
     dskip = np.empty(CHANNELS, np.float32)
     dbias = np.empty(CHANNELS, np.float32)
+    dskip_tile = np.empty(CHANNELS, np.float32)
+    dbias_tile = np.empty(CHANNELS, np.float32)
     decays = np.empty(TILE * d_state * LANES, np.float32)
     h = np.empty((TILE + 1) * d_state * LANES, np.float32)
     dB_lanes = np.empty(TILE * d_state * LANES, np.float32)
@@ -115,6 +117,11 @@ def backward(
                     delta = load(deltas, t * CHANNELS + c)
                     impulse = load(impulses, t * CHANNELS + c)
                     doutput = load(doutputs, t * CHANNELS + c)
+                    prefetch(x, x_start + (t - TILE) * x_strides[1] + c)
+                    prefetch(dt, dt_start + (t - TILE) * dt_strides[1] + c)
+                    prefetch(dy, dy_start + (t - TILE) * dy_strides[1] + c)
+                    if gated:
+                        prefetch(z, z_start + (t - TILE) * z_strides[1] + c)
                     output = splat(_ZERO)
                     for n in range(d_state):
                         at = (t * d_state + n) * LANES
@@ -153,19 +160,19 @@ def backward(
                 at = block * batch * length * d_state + row_start + row
                 dB[at] = total(load(dB_lanes, row * LANES))
                 dC[at] = total(load(dC_lanes, row * LANES))
-            for c in range(0, width, LANES):
-                skip = load_some(D, channel + c, width - c)
-                dskip_tile = splat(_ZERO)
-                dbias_tile = splat(_ZERO)
-                for t in range(steps):
+            dskip_tile[:] = _ZERO
+            dbias_tile[:] = _ZERO
+            for t in range(steps):
+                for c in range(0, width, LANES):
                     at = t * CHANNELS + c
                     x_t = load_some(x, x_start + t * x_strides[1] + c, width - c)
+                    skip = load_some(D, channel + c, width - c)
                     doutput = load(doutputs, at)
                     dimpulse = load(dimpulses, at)
                     dx_t = fma(dimpulse, load(deltas, at), skip * doutput)
                     ddt_t = fma(dimpulse, x_t, load(ddeltas, at)) * load(slopes, at)
-                    dskip_tile = fma(doutput, x_t, dskip_tile)
-                    dbias_tile = dbias_tile + ddt_t
+                    store(dskip_tile, c, fma(doutput, x_t, load(dskip_tile, c)))
+                    store(dbias_tile, c, load(dbias_tile, c) + ddt_t)
                     store_some(dx, out_start + t * d_inner + c, dx_t, width - c)
                     store_some(ddt, out_start + t * d_inner + c, ddt_t, width - c)
                     if gated:
@@ -175,8 +182,9 @@ def backward(
                         slope = s * fma(gate, _ONE - s, _ONE)
                         output = fma(skip, x_t, load(outputs, at))
                         store_some(dz, out_start + t * d_inner + c, dy_t * output * slope, width - c)
-                store(dskip, c, load(dskip, c) + dskip_tile)
-                store(dbias, c, load(dbias, c) + dbias_tile)
+            for c in range(0, width, LANES):
+                store(dskip, c, load(dskip, c) + load(dskip_tile, c))
+                store(dbias, c, load(dbias, c) + load(dbias_tile, c))
         scatter(g, d_state, dstate, state_start, d_inner, width)
         scatter(drates, d_state, dA, state_start, d_inner, width)
         scatter(dskip, 1, dD, b * d_inner + channel, d_inner, width)

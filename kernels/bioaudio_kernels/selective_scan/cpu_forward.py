@@ -15,7 +15,7 @@ import numpy as np
 from bioaudio_kernels.blocks import CHANNELS, TILE, block_of, gather, scatter
 from bioaudio_kernels.compiled import kernel
 from bioaudio_kernels.lane_math import exp2, load_some, sigmoid, softplus_and_sigmoid, store_some
-from bioaudio_kernels.simd import LANES, fma, load, splat, splat_at, store
+from bioaudio_kernels.simd import LANES, fma, load, prefetch, splat, splat_at, store
 
 _ZERO = np.float32(0)
 
@@ -70,6 +70,10 @@ def forward(first_task, last_task, sizes, inputs, strides, options, state, check
                 for t in range(steps):
                     delta = load(deltas, t * CHANNELS + c)
                     impulse = load(impulses, t * CHANNELS + c)
+                    prefetch(x, x_start + (TILE + t) * x_strides[1] + c)
+                    prefetch(dt, dt_start + (TILE + t) * dt_strides[1] + c)
+                    if gated:
+                        prefetch(z, z_start + t * z_strides[1] + c)
                     output = splat(_ZERO)
                     row = (b * length + start + t) * d_state
                     for n in range(d_state):

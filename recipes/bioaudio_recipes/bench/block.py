@@ -1,9 +1,10 @@
-"""The whole Mamba block, over a sequence and for one decoding step: ours, mambapy's and mamba_ssm's, same weights."""
+"""The whole Mamba block, over a sequence and for one decoding step: ours and peers with the same weights."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +34,7 @@ def step_contenders(shape: Shape) -> list[Contender]:
             states = torch.zeros(shape.batch, shape.d_inner, shape.d_state, device=shape.device)
             recent = torch.zeros(shape.batch, shape.d_inner, ours.config.d_conv - 1, device=shape.device)
 
-            def step(block: nn.Module = block, cache: tuple[Tensor, Tensor] = (states, recent)) -> Tensor:
+            def step(block: Any = block, cache: tuple[Tensor, Tensor] = (states, recent)) -> Tensor:
                 return block.step(hidden, cache)[0]
 
             contenders.append(Contender(name=name, run=step))

@@ -1,4 +1,4 @@
-"""The selective scan with softplus, bias, skip and gate: ours, mambapy's, mamba_ssm's, and the plain reference."""
+"""The selective scan with softplus, bias, skip and gate: ours, its peers', and the plain reference."""
 
 from __future__ import annotations
 

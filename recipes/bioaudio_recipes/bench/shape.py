@@ -22,8 +22,7 @@ class Shape:
     def __post_init__(self) -> None:
         for name in ("batch", "length", "d_model", "d_state"):
             if getattr(self, name) < 1:
-                flag = name.replace("_", "-") if name == "batch" else name
-                raise ValueError(f"--{flag} is {getattr(self, name)}, it must be at least 1")
+                raise ValueError(f"--{name} is {getattr(self, name)}, it must be at least 1")
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ValueError("--device cuda: torch sees no CUDA GPU; use --device cpu")
 
@@ -39,5 +38,5 @@ class Shape:
         return values.requires_grad_()
 
     def __str__(self) -> str:
-        dtype = str(self.dtype).removeprefix("torch.")
-        return f"batch {self.batch}, length {self.length}, d_model {self.d_model}, d_state {self.d_state}, {dtype}"
+        sizes = (f"{name} {getattr(self, name)}" for name in ("batch", "length", "d_model", "d_state"))
+        return ", ".join([*sizes, str(self.dtype).removeprefix("torch.")])

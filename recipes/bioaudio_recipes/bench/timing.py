@@ -16,7 +16,7 @@ AGREEMENT = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
 
 @dataclass(frozen=True, kw_only=True)
 class Contender:
-    """One implementation: a function without arguments, and the tensors whose gradients its backward gives."""
+    """One implementation: a function without arguments, and the tensors whose gradients are wanted."""
 
     name: str
     run: Callable[[], Tensor]

@@ -41,8 +41,8 @@ def bench(
     """Time our operations against their peers in one run, after a check that they agree.
 
     Args:
-        what: scan (the selective scan alone, and a whole Mamba block), conv, block, step (decoding), or genome
-            (windows of a genome store beside pyfaidx).
+        what: scan (the selective scan alone, then a whole Mamba block), conv, block, step (decoding), or
+            genome (windows of a genome store beside pyfaidx).
         device: Where to run.
         dtype: Of inputs; bfloat16 runs a whole block under autocast.
         batch: Sequences at once.
