@@ -26,6 +26,7 @@ from bioaudio_kernels.selective_scan.triton_math import (
     exp_minus_abs,
     load_lanes,
     load_row,
+    reciprocal,
     sigmoid,
     softplus_from,
     state_mask,
@@ -114,7 +115,7 @@ def forward_sweep_kernel(p_x, s_x, p_dt, s_dt, p_A, s_A, p_B, s_B, p_C, s_C, p_D
                          i_n, chunk_0, n_chunks, batch, length, d_inner,
                          N: tl.constexpr, NB: tl.constexpr, COUNT: tl.constexpr, CHUNK: tl.constexpr, SUB: tl.constexpr,
                          BLOCK_D: tl.constexpr, UNROLL: tl.constexpr, PACK: tl.constexpr, SOFTPLUS: tl.constexpr,
-                         EVEN_D: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr):  # fmt: skip
+                         EVEN_D: tl.constexpr, WIDE: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr):  # fmt: skip
     """Everything that needs h: dz, dD, rows of dC, its part of dA, r; and each chunk's own adjoint.
 
     Grid: (channel blocks * n_chunks * batch,) over the chunks [chunk_0, chunk_0 + n_chunks) of a segment. Per segment:
@@ -122,6 +123,7 @@ def forward_sweep_kernel(p_x, s_x, p_dt, s_dt, p_A, s_A, p_B, s_B, p_C, s_C, p_D
     dA and adjoint (batch, n_chunks, N, d_inner), dD and sigma (batch, n_chunks, d_inner),
     end (batch, n_chunks, CHUNK / SUB, N, d_inner), S (batch, n_chunks, CHUNK / SUB, d_inner).
     """
+    INT: tl.constexpr = tl.int64 if WIDE else tl.int32
     n_blocks_d = tl.cdiv(d_inner, BLOCK_D)
     MASK_N: tl.constexpr = N % NB != 0
     SUBS: tl.constexpr = CHUNK // SUB
@@ -176,14 +178,15 @@ def forward_sweep_kernel(p_x, s_x, p_dt, s_dt, p_A, s_A, p_B, s_B, p_C, s_C, p_D
         S = zeros
         for t in range(begin, whole, UNROLL):
             h, S, P, adjoint, dA, dD = forward_sweep_group(
-                tl.cast(t, tl.int64), h, S, P, adjoint, dA, dD, p_x, s_x, p_dt, s_dt, p_B, s_B, p_C, s_C, p_z, s_z, p_dy, s_dy,
+                tl.cast(t, INT), h, S, P, adjoint, dA, dD, p_x, s_x, p_dt, s_dt, p_B, s_B, p_C, s_C, p_z, s_z, p_dy, s_dy,
                 p_dz, p_r, p_sum, p_dC, d_inner, decay, bias, skip, mask, N - n0,
                 UNROLL, N, NB, COUNT, BLOCK_D, PACK, MASK_N, SOFTPLUS, FIRST, LAST)  # fmt: skip
-        for t in range(whole, end):
-            h, S, P, adjoint, dA, dD = forward_sweep_group(
-                tl.cast(t, tl.int64), h, S, P, adjoint, dA, dD, p_x, s_x, p_dt, s_dt, p_B, s_B, p_C, s_C, p_z, s_z, p_dy, s_dy,
-                p_dz, p_r, p_sum, p_dC, d_inner, decay, bias, skip, mask, N - n0,
-                1, N, NB, COUNT, BLOCK_D, PACK, MASK_N, SOFTPLUS, FIRST, LAST)  # fmt: skip
+        if UNROLL > 1:
+            for t in range(whole, end):
+                h, S, P, adjoint, dA, dD = forward_sweep_group(
+                    tl.cast(t, INT), h, S, P, adjoint, dA, dD, p_x, s_x, p_dt, s_dt, p_B, s_B, p_C, s_C, p_z, s_z, p_dy, s_dy,
+                    p_dz, p_r, p_sum, p_dC, d_inner, decay, bias, skip, mask, N - n0,
+                    1, N, NB, COUNT, BLOCK_D, PACK, MASK_N, SOFTPLUS, FIRST, LAST)  # fmt: skip
         i_sub = i_bc * SUBS + begin // SUB
         for n in tl.static_range(NB):
             tl.store(p_end + (i_sub * N + n0 + n) * d_inner + d, h[n], mask=state_mask(mask, d, d_inner, n0 + n < N, MASK_N))
@@ -234,7 +237,7 @@ def reverse_sweep_group(t, dh, S, run, dA, dbias, p_x, s_x, p_dt, s_dt, p_B, s_B
         if SOFTPLUS:
             e = exp_minus_abs(raw)
             dt = softplus_from(raw, e)
-            slope = tl.where(raw >= 0, 1.0, e) / (1.0 + e)
+            slope = tl.where(raw >= 0, 1.0, e) * reciprocal(1.0 + e)
         dtx = dt * xs[u]
         Sdtx = S * dtx
         sum_B = tl.zeros([BLOCK_D], tl.float32)
@@ -284,8 +287,9 @@ def reverse_sweep_kernel(p_x, s_x, p_dt, s_dt, p_A, s_A, p_B, s_B, p_C, s_C, p_D
                          i_n, chunk_0, n_chunks, batch, length, d_inner,
                          N: tl.constexpr, NB: tl.constexpr, COUNT: tl.constexpr, CHUNK: tl.constexpr, SUB: tl.constexpr,
                          BLOCK_D: tl.constexpr, UNROLL: tl.constexpr, PACK: tl.constexpr, SOFTPLUS: tl.constexpr,
-                         EVEN_D: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr):  # fmt: skip
+                         EVEN_D: tl.constexpr, WIDE: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr):  # fmt: skip
     """Everything that needs dh: dx, ddt, rows of dB, the rest of dA, dbias. Grid and buffers as `forward_sweep_kernel`."""
+    INT: tl.constexpr = tl.int64 if WIDE else tl.int32
     n_blocks_d = tl.cdiv(d_inner, BLOCK_D)
     MASK_N: tl.constexpr = N % NB != 0
     SUBS: tl.constexpr = CHUNK // SUB
@@ -341,14 +345,15 @@ def reverse_sweep_kernel(p_x, s_x, p_dt, s_dt, p_A, s_A, p_B, s_B, p_C, s_C, p_D
             new_dA = new_dA + (dA[n] + S * q,)
         dA = new_dA
         run = run * LN_2
-        for t in range(0, end - whole):
-            dh, S, run, dA, dbias = reverse_sweep_group(
-                tl.cast(end - 1 - t, tl.int64), dh, S, run, dA, dbias, p_x, s_x, p_dt, s_dt, p_B, s_B, p_C, s_C, p_z, s_z,
-                p_dy, s_dy, p_r, p_dx, p_ddt, p_sum_x, p_sum_dt, p_dB, d_inner, decay, bias, skip, mask, N - n0,
-                1, N, NB, COUNT, BLOCK_D, PACK, MASK_N, SOFTPLUS, FIRST, LAST)  # fmt: skip
+        if UNROLL > 1:
+            for t in range(0, end - whole):
+                dh, S, run, dA, dbias = reverse_sweep_group(
+                    tl.cast(end - 1 - t, INT), dh, S, run, dA, dbias, p_x, s_x, p_dt, s_dt, p_B, s_B, p_C, s_C, p_z, s_z,
+                    p_dy, s_dy, p_r, p_dx, p_ddt, p_sum_x, p_sum_dt, p_dB, d_inner, decay, bias, skip, mask, N - n0,
+                    1, N, NB, COUNT, BLOCK_D, PACK, MASK_N, SOFTPLUS, FIRST, LAST)  # fmt: skip
         for t in range(0, whole - begin, UNROLL):
             dh, S, run, dA, dbias = reverse_sweep_group(
-                tl.cast(whole - 1 - t, tl.int64), dh, S, run, dA, dbias, p_x, s_x, p_dt, s_dt, p_B, s_B, p_C, s_C, p_z, s_z,
+                tl.cast(whole - 1 - t, INT), dh, S, run, dA, dbias, p_x, s_x, p_dt, s_dt, p_B, s_B, p_C, s_C, p_z, s_z,
                 p_dy, s_dy, p_r, p_dx, p_ddt, p_sum_x, p_sum_dt, p_dB, d_inner, decay, bias, skip, mask, N - n0,
                 UNROLL, N, NB, COUNT, BLOCK_D, PACK, MASK_N, SOFTPLUS, FIRST, LAST)  # fmt: skip
 

@@ -42,23 +42,25 @@ def choose_config(batch: int, length: int, d_inner: int) -> ScanConfig:
     Chunks are the longest, from 64 to 1024 steps, that leave 4096 programs (an H100 holds about 2600 at a time). A
     segment of the backward pass has at most 2^27 elements.
     """
-    lanes = batch * triton.cdiv(d_inner, 64)
+    block = 64 if d_inner > 32 else 32
+    unroll = 4 if length >= 4 else 1
+    programs_per_chunk = batch * triton.cdiv(d_inner, block)
     chunk = 64
-    while chunk < 1024 and lanes * triton.cdiv(length, 2 * chunk) >= 4096:
+    while chunk < 1024 and programs_per_chunk * triton.cdiv(length, 2 * chunk) >= 4096:
         chunk *= 2
     return ScanConfig(
         chunk=chunk,
         segment=max(1, 2**27 // (batch * d_inner * chunk)),
         sub=64,
-        state_block=64,
-        state_unroll=4,
+        state_block=block,
+        state_unroll=unroll,
         state_warps=1,
-        output_block=64,
-        output_unroll=4,
+        output_block=block,
+        output_unroll=unroll,
         output_warps=1,
-        forward_block=32,
-        forward_unroll=2,
-        reverse_block=64,
+        forward_block=block,
+        forward_unroll=1,
+        reverse_block=block,
         reverse_unroll=1,
     )
 

@@ -52,12 +52,13 @@ def chunk_state_group(t, h, sigma, p_x, s_x, p_dt, s_dt, p_B, s_B, decay, bias, 
 @jit(do_not_specialize=["n_chunks"])
 def chunk_state_kernel(p_x, s_x, p_dt, s_dt, p_A, s_A, p_B, s_B, p_bias, p_states, p_sigma, n_chunks, d_inner,
                        N: tl.constexpr, NB: tl.constexpr, CHUNK: tl.constexpr, BLOCK_D: tl.constexpr,
-                       UNROLL: tl.constexpr, PACK: tl.constexpr, SOFTPLUS: tl.constexpr, EVEN_D: tl.constexpr):  # fmt: skip
+                       UNROLL: tl.constexpr, PACK: tl.constexpr, SOFTPLUS: tl.constexpr, EVEN_D: tl.constexpr, WIDE: tl.constexpr):  # fmt: skip
     """State at the end of every chunk but the last, from a zero state, and the chunk's sum of dt.
 
     Grid: (channel blocks * state blocks * (n_chunks - 1) * batch,), channel blocks fastest.
     Writes states (batch, n_chunks, N, d_inner) and sigma (batch, n_chunks, d_inner).
     """
+    INT: tl.constexpr = tl.int64 if WIDE else tl.int32
     n_blocks_d = tl.cdiv(d_inner, BLOCK_D)
     n_blocks_n: tl.constexpr = (N + NB - 1) // NB
     MASK_N: tl.constexpr = N % NB != 0
@@ -82,7 +83,7 @@ def chunk_state_kernel(p_x, s_x, p_dt, s_dt, p_A, s_A, p_B, s_B, p_bias, p_state
     p_dt += i_b * s_dt[0] + t0 * s_dt[1] + d * s_dt[2]
     p_B += i_b * s_B[0] + t0 * s_B[1] + n0 * s_B[2]
     for t in range(0, CHUNK, UNROLL):
-        h, sigma = chunk_state_group(tl.cast(t, tl.int64), h, sigma, p_x, s_x, p_dt, s_dt, p_B, s_B, decay, bias, mask,
+        h, sigma = chunk_state_group(tl.cast(t, INT), h, sigma, p_x, s_x, p_dt, s_dt, p_B, s_B, decay, bias, mask,
                                      N - n0, UNROLL, NB, PACK, MASK_N, SOFTPLUS)  # fmt: skip
 
     i_bc = i_b * n_chunks + i_c
@@ -177,7 +178,7 @@ def output_group(t, h, p_x, s_x, p_dt, s_dt, p_B, s_B, p_C, s_C, p_z, s_z, p_y, 
 def output_kernel(p_x, s_x, p_dt, s_dt, p_A, s_A, p_B, s_B, p_C, s_C, p_D, p_z, s_z, p_bias, p_h, s_h,
                   p_y, p_final, p_sum, i_n, n_chunks, length, d_inner,
                   N: tl.constexpr, NB: tl.constexpr, CHUNK: tl.constexpr, BLOCK_D: tl.constexpr,
-                  UNROLL: tl.constexpr, PACK: tl.constexpr, SOFTPLUS: tl.constexpr, EVEN_D: tl.constexpr,
+                  UNROLL: tl.constexpr, PACK: tl.constexpr, SOFTPLUS: tl.constexpr, EVEN_D: tl.constexpr, WIDE: tl.constexpr,
                   FIRST: tl.constexpr, LAST: tl.constexpr):  # fmt: skip
     """y over every chunk, from the state `h` that enters it, and the final state from the last chunk.
 
@@ -185,6 +186,7 @@ def output_kernel(p_x, s_x, p_dt, s_dt, p_A, s_A, p_B, s_B, p_C, s_C, p_D, p_z, 
     (batch, chunk, state, channel); None is zeros. More than NB states take one launch per block i_n of
     states: the FIRST starts y in the fp32 scratch `sum`, the LAST gates it and writes y.
     """
+    INT: tl.constexpr = tl.int64 if WIDE else tl.int32
     n_blocks_d = tl.cdiv(d_inner, BLOCK_D)
     MASK_N: tl.constexpr = N % NB != 0
     pid = tl.program_id(0)
@@ -218,11 +220,12 @@ def output_kernel(p_x, s_x, p_dt, s_dt, p_A, s_A, p_B, s_B, p_C, s_C, p_D, p_z, 
     steps = tl.minimum(length - t0, CHUNK).to(tl.int32)
     whole = steps // UNROLL * UNROLL
     for t in range(0, whole, UNROLL):
-        h = output_group(tl.cast(t, tl.int64), h, p_x, s_x, p_dt, s_dt, p_B, s_B, p_C, s_C, p_z, s_z, p_y, p_sum, d_inner,
+        h = output_group(tl.cast(t, INT), h, p_x, s_x, p_dt, s_dt, p_B, s_B, p_C, s_C, p_z, s_z, p_y, p_sum, d_inner,
                          decay, bias, skip, mask, N - n0, UNROLL, NB, PACK, MASK_N, SOFTPLUS, FIRST, LAST)  # fmt: skip
-    for t in range(whole, steps):
-        h = output_group(tl.cast(t, tl.int64), h, p_x, s_x, p_dt, s_dt, p_B, s_B, p_C, s_C, p_z, s_z, p_y, p_sum, d_inner,
-                         decay, bias, skip, mask, N - n0, 1, NB, PACK, MASK_N, SOFTPLUS, FIRST, LAST)  # fmt: skip
+    if UNROLL > 1:
+        for t in range(whole, steps):
+            h = output_group(tl.cast(t, INT), h, p_x, s_x, p_dt, s_dt, p_B, s_B, p_C, s_C, p_z, s_z, p_y, p_sum,
+                             d_inner, decay, bias, skip, mask, N - n0, 1, NB, PACK, MASK_N, SOFTPLUS, FIRST, LAST)  # fmt: skip
     if i_c == n_chunks - 1:
         for n in tl.static_range(NB):
             tl.store(p_final + (i_b * N + n0 + n) * d_inner + d, h[n], mask=state_mask(mask, d, d_inner, n0 + n < N, MASK_N))

@@ -181,6 +181,7 @@ def _constants(
         "PACK": _pack(states, d_state, rows),
         "SOFTPLUS": inputs.dt_softplus,
         "EVEN_D": d_inner % block == 0,
+        "WIDE": _spans_wide(inputs, config),
         "num_warps": warps,
         "enable_fp_fusion": True,
     }
@@ -196,6 +197,12 @@ def _pack(states: int, d_state: int, rows: tuple[Tensor, ...]) -> int:
         if tensor.element_size() * per_word != 8 or tensor.stride(2) != 1 or not aligned:
             return 1
     return per_word
+
+
+def _spans_wide(inputs: ScanInputs, config: ScanConfig) -> bool:
+    """Whether offsets inside one chunk can pass 2^31; those of chunks and batches are always 64 bits wide."""
+    steps = [t.stride(1) for t in (inputs.x, inputs.dt, inputs.B, inputs.C, inputs.z) if t is not None]
+    return config.chunk * max(*steps, inputs.x.shape[2]) >= 2**31
 
 
 def _strides(tensor: Tensor | None) -> tuple[int, ...]:

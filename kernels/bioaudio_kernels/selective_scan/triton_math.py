@@ -41,8 +41,15 @@ def softplus_from(x, e):
 
 
 @jit
+def reciprocal(x):
+    """1 / x for x >= 1: the hardware's rsqrt twice over, since a division would check for ranges that do not occur."""
+    root = tl.math.rsqrt(x)
+    return root * root
+
+
+@jit
 def sigmoid(x):
-    return 1.0 / (1.0 + tl.exp2(x * -LOG2_E))
+    return reciprocal(1.0 + tl.exp2(x * -LOG2_E))
 
 
 @jit

@@ -1,0 +1,216 @@
+"""The Triton kernels compile for the GPUs we name, and the machine code is what the design promises. No GPU needed.
+
+Triton's wheel carries NVIDIA's assembler and disassembler, so registers, spills and instructions can be counted here.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections import Counter
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+triton = pytest.importorskip("triton")
+
+TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+D_INNER, D_STATE, DT_RANK, LENGTH = 512, 16, 32, 2**20
+ROW = DT_RANK + 2 * D_STATE
+X, XZ, BC = (LENGTH * D_INNER, D_INNER, 1), (2 * LENGTH * D_INNER, 2 * D_INNER, 1), (LENGTH * ROW, ROW, 1)
+
+# A Mamba block in bfloat16: dtypes of pointers, tuples of strides, sizes; "int" is a size not known when compiling.
+SCAN_ARGUMENTS: dict[str, Any] = {
+    **dict.fromkeys(("p_x", "p_dt", "p_B", "p_C", "p_z", "p_dy", "p_y", "p_dz", "p_dx", "p_ddt"), "*bf16"),
+    **dict.fromkeys(("p_A", "p_D", "p_bias", "p_h", "p_final", "p_states", "p_sigma", "p_start", "p_end"), "*fp32"),
+    **dict.fromkeys(("p_r", "p_dA", "p_dB", "p_dC", "p_dD", "p_dbias", "p_dh", "p_adjoint", "p_S"), "*fp32"),
+    **dict.fromkeys(("p_sum", "p_sum_x", "p_sum_dt"), None),
+    **dict.fromkeys(("n_chunks", "length", "chunk_0", "batch"), "i32"),
+    **dict.fromkeys(("s_x", "s_dt", "s_dy"), X),
+    **dict.fromkeys(("s_B", "s_C"), BC),
+    **dict.fromkeys(("s_start", "s_end"), (D_INNER * D_STATE, 1, D_INNER)),
+    "s_z": XZ,
+    "s_A": (D_STATE, 1),
+    "s_h": (LENGTH // 512 * D_STATE * D_INNER, D_STATE * D_INNER, D_INNER, 1),
+    "d_inner": D_INNER,
+    "i_n": 0,
+}
+SCAN_CONSTANTS = {
+    "N": D_STATE, "NB": 16, "COUNT": 16, "CHUNK": 512, "SUB": 64, "PACK": 4, "SOFTPLUS": True, "EVEN_D": True, "WIDE": False,
+    "FIRST": True, "LAST": True, "ROWS": 16, "REVERSE": True,
+}  # fmt: skip
+CONV_ARGUMENTS: dict[str, Any] = {
+    **dict.fromkeys(("p_x", "p_dy", "p_y", "p_dx", "p_final", "p_initial", "p_d_initial", "p_d_final"), "*bf16"),
+    **dict.fromkeys(("p_weight", "p_bias", "p_d_weight", "p_d_bias"), "*fp32"),
+    **dict.fromkeys(("s_dy",), X),
+    **dict.fromkeys(("s_initial", "s_d_final"), (3 * D_INNER, D_INNER, 1)),
+    "s_x": XZ,
+    "s_weight": (4, 1),
+    "length": "i32",
+    "channels": D_INNER,
+}
+CONV_CONSTANTS = {"WIDTH": 4, "CHUNK": 256, "BLOCK": 128, "UNROLL": 4, "SILU": True, "EVEN": True}
+
+
+class MachineCode(NamedTuple):
+    """What the disassembler says of one kernel."""
+
+    registers: int
+    everywhere: Counter[str]
+    """How often each instruction occurs, by its name up to the first dot."""
+    loop: Counter[str]
+    """The same, in the longest of the innermost loops."""
+    exponentials: int
+    """Bare exp2 instructions in that loop."""
+
+    @property
+    def spills(self) -> int:
+        return self.everywhere["LDL"] + self.everywhere["STL"]
+
+
+def compile_kernel(kernel: Any, arguments: dict[str, Any], constants: dict[str, Any], architecture: int) -> Any:
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    signature: dict[str, Any] = {}
+    values: dict[tuple[int, ...], Any] = {}
+    attributes: dict[tuple[int, ...], Any] = {}
+
+    def describe(value: Any, path: tuple[int, ...]) -> Any:
+        if isinstance(value, tuple):
+            return tuple(describe(item, (*path, i)) for i, item in enumerate(value))
+        if value is None or value == 1:
+            values[path] = value
+            return "constexpr"
+        if isinstance(value, str):
+            if value.startswith("*"):
+                attributes[path] = [["tt.divisibility", 16]]
+            return value
+        if value % 16 == 0:
+            attributes[path] = [["tt.divisibility", 16]]
+        return "i32" if value < 2**31 else "i64"
+
+    for i, name in enumerate(kernel.arg_names):
+        if name in constants:
+            signature[name], values[(i,)] = "constexpr", constants[name]
+        else:
+            signature[name] = describe(arguments[name], (i,))
+    options = {"num_warps": 1, "enable_fp_fusion": True}
+    source = ASTSource(kernel, signature, values, attributes)
+    return triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
+
+
+def disassemble(compiled: Any, folder: Path) -> MachineCode:
+    cubin = folder / "kernel.cubin"
+    cubin.write_bytes(compiled.asm["cubin"])
+
+    def tool(*command: str) -> str:
+        return subprocess.run([TOOLS / command[0], *command[1:], cubin], capture_output=True, text=True, check=True).stdout
+
+    registers = re.search(r"REG:(\d+)", tool("cuobjdump", "--dump-resource-usage"))
+    assert registers is not None
+    instructions, labels = [], {}
+    for line in tool("nvdisasm", "-c").splitlines():
+        if label := re.match(r"\s*(\.L_x_\d+):", line):
+            labels[label[1]] = len(instructions)
+        elif instruction := re.match(r"\s*/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?(.*?)\s*;", line):
+            instructions.append(instruction[1])
+    loops = []
+    for end, instruction in enumerate(instructions):
+        branch = re.match(r"BRA.*`\((\.L_x_\d+)\)", instruction)
+        if branch and labels[branch[1]] < end:
+            loops.append((labels[branch[1]], end + 1))
+    innermost = [a for a in loops if not any(a != b and a[0] <= b[0] and b[1] <= a[1] for b in loops)]
+    start, end = max(innermost, key=lambda loop: loop[1] - loop[0])
+    body = instructions[start:end]
+
+    def count(lines: list[str]) -> Counter[str]:
+        return Counter(re.split(r"[.\s]", line)[0] for line in lines)
+
+    exponentials = sum(line.startswith("MUFU.EX2 ") for line in body)
+    return MachineCode(int(registers[1]), count(instructions), count(body), exponentials)
+
+
+@cache
+def scan_kernels() -> dict[str, tuple[Any, dict[str, int]]]:
+    """Every scan kernel with the constants that the built-in configuration gives it at (1, 2^20, 512)."""
+    from bioaudio_kernels.selective_scan import triton_backward, triton_forward
+    from bioaudio_kernels.selective_scan.triton_config import choose_config
+
+    config = choose_config(1, LENGTH, D_INNER)
+    return {
+        "states": (
+            triton_forward.chunk_state_kernel,
+            {"BLOCK_D": config.state_block, "UNROLL": config.state_unroll},
+        ),
+        "scan": (triton_forward.chunk_scan_kernel, {"BLOCK_D": 32}),
+        "outputs": (triton_forward.output_kernel, {"BLOCK_D": config.output_block, "UNROLL": config.output_unroll}),
+        "forward_sweep": (
+            triton_backward.forward_sweep_kernel,
+            {"BLOCK_D": config.forward_block, "UNROLL": config.forward_unroll},
+        ),
+        "reverse_sweep": (
+            triton_backward.reverse_sweep_kernel,
+            {"BLOCK_D": config.reverse_block, "UNROLL": config.reverse_unroll},
+        ),
+    }
+
+
+def scan_code(name: str, architecture: int, folder: Path) -> tuple[MachineCode, int]:
+    """The machine code of a scan kernel and the number of steps in its loop."""
+    kernel, constants = scan_kernels()[name]
+    constants = {k: v for k, v in (SCAN_CONSTANTS | constants).items() if k in kernel.arg_names}
+    code = disassemble(compile_kernel(kernel, SCAN_ARGUMENTS, constants, architecture), folder)
+    return code, constants.get("UNROLL", 1)
+
+
+@pytest.mark.parametrize(("name", "registers", "issue_slots"), [("states", 128, 215), ("outputs", 128, 305)])
+def test_forward_is_bound_by_exponentials(name: str, registers: int, issue_slots: int, tmp_path: Path) -> None:
+    """No spill, shuffle or barrier in the loop over time; one bare exp2 per state, and room for 16 warps per SM.
+
+    16 warps at 64 channels: 34 (38 with the gate) special-function instructions a step take 8 issue slots each.
+    """
+    code, steps = scan_code(name, 90, tmp_path)
+    assert code.spills == 0
+    assert not {"SHFL", "BAR", "LDS", "STS"} & code.loop.keys()
+    assert code.registers <= registers
+    # 64 channels are two a lane: 16 states, one for softplus, one for the gate.
+    assert code.exponentials == 2 * (16 + (1 if name == "states" else 2)) * steps
+    assert sum(code.loop.values()) / steps <= issue_slots
+
+
+@pytest.mark.parametrize(("name", "issue_slots"), [("forward_sweep", 670), ("reverse_sweep", 560)])
+def test_backward_reduces_over_channels_in_16_shuffles(name: str, issue_slots: int, tmp_path: Path) -> None:
+    """No spill and no barrier; 16 sums over 64 channels take 16 shuffles, where a tree each would take 80."""
+    code, steps = scan_code(name, 90, tmp_path)
+    assert code.spills == 0
+    assert not {"BAR", "LDS", "STS"} & code.loop.keys()
+    assert code.loop["SHFL"] == 16 * steps
+    assert sum(code.loop.values()) / steps <= issue_slots
+
+
+@pytest.mark.parametrize("architecture", [80, 90])
+@pytest.mark.parametrize("name", ["forward_kernel", "backward_kernel"])
+def test_convolution_compiles_without_spills(name: str, architecture: int, tmp_path: Path) -> None:
+    from bioaudio_kernels.causal_conv1d import triton_kernels
+
+    kernel = getattr(triton_kernels, name)
+    code = disassemble(compile_kernel(kernel, CONV_ARGUMENTS, CONV_CONSTANTS, architecture), tmp_path)
+    assert code.spills == 0
+    assert not {"SHFL", "BAR", "LDS", "STS"} & code.loop.keys()
+
+
+def test_scan_over_chunks_compiles_without_spills(tmp_path: Path) -> None:
+    code, _ = scan_code("scan", 90, tmp_path)
+    assert code.spills == 0
+
+
+@pytest.mark.parametrize("name", ["states", "scan", "outputs", "forward_sweep", "reverse_sweep"])
+def test_scan_compiles_for_sm_80(name: str, tmp_path: Path) -> None:
+    """With four states, which compiles in a quarter of the time."""
+    kernel, constants = scan_kernels()[name]
+    constants = SCAN_CONSTANTS | constants | {"N": 4, "NB": 4, "COUNT": 4, "UNROLL": 1}
+    constants = {k: v for k, v in constants.items() if k in kernel.arg_names}
+    assert disassemble(compile_kernel(kernel, SCAN_ARGUMENTS, constants, 80), tmp_path).spills == 0
