@@ -1,4 +1,4 @@
-"""One run, one folder: configuration, environment, metrics, checkpoints, exported model, evaluations, report."""
+"""One run, one folder: configuration, environment, metrics, checkpoints, model, evaluations and report."""
 
 from __future__ import annotations
 

@@ -45,12 +45,12 @@ def finetune(
     model: MambaConfig | Preset | None = None,
     pooling: Pooling = "last",
     freeze_backbone: bool = False,
-    splits: GenomeSplits = GenomeSplits(),  # noqa: B008
-    sampling: Sampling = Sampling(),  # noqa: B008
-    schedule: FinetuneSchedule = FinetuneSchedule(),  # noqa: B008
+    splits: GenomeSplits = GenomeSplits(),
+    sampling: Sampling = Sampling(),
+    schedule: FinetuneSchedule = FinetuneSchedule(),
     optimizer: OptimizerConfig = PAPER_OPTIMIZER,
-    evaluation: EvaluationConfig = EvaluationConfig(),  # noqa: B008
-    trainer: TrainerConfig = TrainerConfig(),  # noqa: B008
+    evaluation: EvaluationConfig = EvaluationConfig(),
+    trainer: TrainerConfig = TrainerConfig(),
     resume: Literal["auto", "never"] | Path = "auto",
     seed: int = 0,
 ) -> str:

@@ -33,9 +33,9 @@ def pretrain(
     data: GenomeData,
     schedule: LengthWarmup,
     model: MambaConfig | Preset | None = None,
-    optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008
-    validation: ValidationConfig = ValidationConfig(),  # noqa: B008
-    trainer: TrainerConfig = TrainerConfig(),  # noqa: B008
+    optimizer: OptimizerConfig = OptimizerConfig(),
+    validation: ValidationConfig = ValidationConfig(),
+    trainer: TrainerConfig = TrainerConfig(),
     init_from: Path | None = None,
     resume: Literal["auto", "never"] | Path = "auto",
     seed: int = 0,

@@ -44,6 +44,8 @@ class GenomeData:
     """Split `contig`: contigs for the final test; all others are trained on."""
     bed: Path | None = None
     """Split `bed`: intervals with a column of train, valid or test, as HyenaDNA's human-sequences.bed."""
+    sort_bed: bool = False
+    """Split `bed`: take intervals in any order, as published files often have them."""
     rule: WindowRule = "mamba"
     """How training windows are cut from segments; `bioaudio plan` shows what each rule makes of them."""
     reverse_complement: float = 0.5
@@ -105,14 +107,21 @@ class GenomeCorpus:
         return PackedWindows(self.stores, parts)
 
     def check_leakage(self, lengths: Sequence[int]) -> None:
-        """Look for bases that windows of two splits share, at any length and shift.
+        """Look for bases of another split that training windows reach, at any length and shift.
 
         Raises:
             ValueError: naming the first windows that do, unless the settings say to warn.
         """
         for store, splits in zip(self.stores, self.splits, strict=True):
             try:
-                check_leakage(splits, lengths, self.data.rule, store.contigs, max_shift=self.data.max_shift)
+                check_leakage(
+                    splits,
+                    lengths,
+                    self.data.rule,
+                    store.contigs,
+                    max_shift=self.data.max_shift,
+                    cut=["train"],
+                )
             except ValueError as error:
                 if self.data.leakage == "refuse":
                     raise ValueError(f"{error}; or --data.leakage warn to train all the same") from error
@@ -137,7 +146,7 @@ def _split(data: GenomeData, store: GenomeStore) -> Splits:
             store.contigs, rest="train", **{name: contigs for name, contigs in held_out.items() if contigs}
         )
     assert data.bed is not None
-    return split_by_column(read_bed(data.bed, store.contigs))
+    return split_by_column(read_bed(data.bed, store.contigs, sort=data.sort_bed))
 
 
 def _digest(splits: Splits) -> str:

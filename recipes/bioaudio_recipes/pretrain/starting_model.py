@@ -39,7 +39,7 @@ def starting_model(model: MambaConfig | Preset | None, init_from: Path | None, s
                 f"--model.vocab_size must be {DNA.size} or more for DNA, got {config.vocab_size}"
             )
         return CausalLM(config, torch.Generator().manual_seed(seed))
-    loaded, extra = load_pretrained(init_from)
+    loaded, extra = load_pretrained(init_from, backend=config.backend if config is not None else "auto")
     _check_vocabulary(init_from, extra)
     if config is not None and config != loaded.config:
         raise ValueError(f"--model differs from the checkpoint {init_from}: {config} against {loaded.config}")

@@ -1,0 +1,55 @@
+"""`bioaudio demo`: the main job on real DNA, from FASTA to report, on any machine."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from bioaudio_data.samples import great_apes_chr22
+from tqdm import tqdm
+
+from bioaudio_recipes import cli
+from bioaudio_recipes.run_folder import RunFolder
+
+
+def demo(*, out: Path = Path("demo-run")) -> str:
+    """Prepare four ape genomes, pretrain, fine-tune the species classifier, evaluate and write the report.
+
+    Every step is an ordinary `bioaudio` command, shown as it starts. A demo that was stopped goes on.
+
+    Args:
+        out: run folder to write.
+    """
+    start = time.monotonic()
+    folder = RunFolder(out)
+    steps = list(_steps(folder))
+    for number, (command, *arguments) in enumerate(steps, start=1):
+        tqdm.write(f"\n[{number}/{len(steps)}] bioaudio {command} {' '.join(arguments)}", file=sys.stderr)
+        result = cli.run(command, arguments)
+        if result:
+            tqdm.write(result, file=sys.stderr)
+    return f"demo done in {time.monotonic() - start:.0f} s; the report: {folder.report.resolve()}"
+
+
+def _steps(folder: RunFolder) -> Iterator[list[str]]:
+    """The commands of the demo; genomes that are already stored are not stored again."""
+    genomes = {species: folder.root / "genomes" / species for species in great_apes_chr22()}
+    for species, fasta in great_apes_chr22().items():
+        if not genomes[species].exists():
+            yield ["prepare-genome", str(fasta), "--out", str(genomes[species])]
+    stores = ",".join(map(str, genomes.values()))
+    yield ["pretrain", "--config", "pretrain/demo", "--out", str(folder.root), f"--data.genomes=[{stores}]"]
+    classes = [f"--classes.{species}={path}" for species, path in genomes.items()]
+    yield [
+        "finetune",
+        "--config",
+        "finetune/demo",
+        "--out",
+        str(folder.root),
+        f"--init_from={folder.model}",
+        *classes,
+    ]
+    yield ["evaluate", str(folder.root)]
+    yield ["report", str(folder.root)]
