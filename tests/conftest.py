@@ -1,7 +1,12 @@
-"""Shape and type annotations of our packages are checked at run time in every test of the suite."""
+"""What every test stands on: checked annotations, a thread count that fits, and random numbers of its own."""
 
 from __future__ import annotations
 
+import os
+
+# Workers of pytest-xdist share the cores: more threads than cores make torch's own threads wait for each other.
+THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
+os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))  # for the processes that tests start
 
 from jaxtyping import install_import_hook
 
@@ -16,9 +21,9 @@ settings.load_profile("shared machine")
 
 
 @pytest.fixture(autouse=True)
-def _two_threads() -> None:
-    """Tests run on small machines: more threads than cores only add noise."""
-    torch.set_num_threads(2)
+def _threads() -> None:
+    """Each test starts with the same number of threads, whatever the one before it set."""
+    torch.set_num_threads(THREADS)
 
 
 @pytest.fixture
