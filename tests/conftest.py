@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 
-# Workers of pytest-xdist share the cores: more threads than cores make torch's own threads wait for each other.
+# Workers of pytest-xdist share the cores: more threads than cores would wait for each other.
 THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
 os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))  # for the processes that tests start
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the `bioaudio` command does
 
 from jaxtyping import install_import_hook
 

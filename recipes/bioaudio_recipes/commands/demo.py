@@ -13,19 +13,30 @@ from tqdm import tqdm
 from bioaudio_recipes import cli
 from bioaudio_recipes.run_folder import RunFolder
 
+QUICK = {
+    "pretrain": [
+        "--schedule.stages",
+        "[{length: 256, steps: 3}, {length: 1024, steps: 2}, {length: 4096, steps: 2}]",
+    ],
+    "finetune": ["--schedule.epochs=2", "--schedule.steps_per_epoch=2", "--evaluation.windows=4"],
+}
+"""What cuts a command of the demo down to a few steps."""
 
-def demo(*, out: Path = Path("demo-run")) -> str:
+
+def demo(*, out: Path = Path("demo-run"), quick: bool = False) -> str:
     """Prepare four ape genomes, pretrain, fine-tune the species classifier, evaluate and write the report.
 
     Every step is an ordinary `bioaudio` command, shown as it starts. A demo that was stopped goes on.
 
     Args:
         out: run folder to write.
+        quick: take a few steps of everything, to see that an installation works.
     """
     start = time.monotonic()
     folder = RunFolder(out)
     steps = list(_steps(folder))
     for number, (command, *arguments) in enumerate(steps, start=1):
+        arguments += QUICK.get(command, []) if quick else []
         tqdm.write(f"\n[{number}/{len(steps)}] bioaudio {command} {' '.join(arguments)}", file=sys.stderr)
         result = cli.run(command, arguments)
         if result:

@@ -1,0 +1,76 @@
+"""Every command of the README runs: on small data, and cut down to a few steps where it trains."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+from bioaudio_data.samples import great_apes_chr22
+from bioaudio_recipes import cli
+
+ROOT = Path(__file__).parents[1]
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+COMMANDS = [
+    shlex.split(line, comments=True)
+    for language, block in BLOCKS
+    if language == "bash"
+    for line in block.splitlines()
+    if line.startswith("bioaudio ")
+]
+FEW_STEPS = "[{length: 256, steps: 2}, {length: 1024, steps: 1}]"
+CUT_DOWN = {
+    "pretrain": [
+        *("--schedule.stages", FEW_STEPS, "--schedule.tokens_per_step=4096", "--model=mamba_dna_250k"),
+        *("--trainer.tokens_per_microbatch=4096", "--trainer.precision=32-true", "--trainer.num_workers=0"),
+        *("--data.guard=2000", "--validation.lengths=[1024]", "--validation.max_bases=4096"),
+    ],
+    "finetune": ["--schedule.epochs=2", "--schedule.steps_per_epoch=1", "--evaluation.windows=2"],
+    "evaluate": ["--lengths=[256, 1024]", "--precision=32-true"],
+    "bench": ["--length=64", "--d_model=16", "--rounds=1", "--seconds=0.1"],
+    "download": ["--mirror=mirror"],
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the files that the README speaks of."""
+    for species in ("human", "gorilla"):
+        shutil.copy(great_apes_chr22()[species], tmp_path / f"{species}.fa.gz")
+    (tmp_path / "mirror").mkdir()
+    shutil.copy(tmp_path / "human.fa.gz", tmp_path / "mirror" / "hg38.fa.gz")
+    md5 = hashlib.md5((tmp_path / "human.fa.gz").read_bytes()).hexdigest()
+    (tmp_path / "mirror" / "md5sum.txt").write_text(f"{md5}  hg38.fa.gz\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_commands_run_in_the_order_of_the_readme(folder: Path) -> None:
+    assert len(COMMANDS) >= 12
+    for _, command, *arguments in COMMANDS:
+        assert cli.run(command, [*arguments, *CUT_DOWN.get(command, [])])
+    assert (folder / "runs/first/report.html").is_file()
+    assert (folder / "downloads").is_dir()
+
+
+def test_every_command_is_in_the_readme() -> None:
+    table = re.findall(r"^\| `([\w-]+)` \|", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert [name for name in table if "_" not in name] == list(cli.COMMANDS)
+
+
+def test_python_runs() -> None:
+    (code,) = [block for language, block in BLOCKS if language == "python"]
+    names: dict[str, object] = {}
+    exec(code, names)
+    assert tuple(names["next_logits"].shape) == (1, 16)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = [line.split()[1] for language, block in BLOCKS if language == "bash"
+               for line in block.splitlines() if line.startswith("make ")]  # fmt: skip
+    assert targets == ["demo", "test"]
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
