@@ -10,10 +10,12 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import NoReturn, get_args, get_origin
+from typing import Any, NoReturn, get_args, get_origin
 
 import docstring_parser
 from jsonargparse import ArgumentParser, set_parsing_settings
@@ -48,9 +50,34 @@ RECIPES = Path(__file__).parent / "configs"
 class OneLineParser(ArgumentParser):
     """A parser whose errors are one clear line and exit code 2, without the usage block."""
 
+    arguments: Sequence[str] = ()
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Report what is wrong with the arguments, or with a YAML given to `--config`."""
-        fail(" ".join(str(message).split()))
+        """Report what is wrong with the arguments, or where it is wrong in a YAML given to `--config`."""
+        text = " ".join(str(message).split())
+        # Of a value that fits none of several types, what the first of them says is enough.
+        union = re.search(r"Subtypes: \[.*?\] Errors: - (.+?) - Expected ", text)
+        fail(self._place_in_config(text) + (union[1] if union else text))
+
+    def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
+        """Parse, remembering the arguments for the text of an error."""
+        self.arguments = list(args or ())
+        return super().parse_args(args, *rest, **options)
+
+    def _place_in_config(self, message: str) -> str:
+        """`FILE, line N: ` where the key that the message quotes stands in a file given to `--config`."""
+        quoted = re.search(r"""['"]([A-Za-z_][\w.]*)['"]""", str(message))
+        files = [value for flag, value in pairwise(self.arguments) if flag == "--config"]
+        files += [
+            argument.partition("=")[2] for argument in self.arguments if argument.startswith("--config=")
+        ]
+        if quoted is None or any(argument.startswith(f"--{quoted[1]}") for argument in self.arguments):
+            return ""
+        for file in filter(os.path.isfile, files):
+            for number, line in enumerate(Path(file).read_text(encoding="utf-8").splitlines(), start=1):
+                if line.strip().startswith(f"{quoted[1].rpartition('.')[2]}:"):
+                    return f"{file}, line {number}: "
+        return ""
 
 
 def fail(message: str) -> NoReturn:

@@ -63,8 +63,8 @@ def pretrain(
     """
     arguments = dict(locals())
     corpus = GenomeCorpus(data)
-    corpus.check_leakage(schedule.lengths)
     training = {length: corpus.windows("train", length, data.rule) for length in schedule.lengths}
+    corpus.check_leakage(schedule.lengths)
     held_out = {
         length: corpus.windows("valid", length, "tile") for length in validation.lengths or schedule.lengths
     }
