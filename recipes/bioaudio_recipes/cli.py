@@ -54,10 +54,7 @@ class OneLineParser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Report what is wrong with the arguments, or where it is wrong in a YAML given to `--config`."""
-        text = " ".join(str(message).split())
-        # Of a value that fits none of several types, what the first of them says is enough.
-        union = re.search(r"Subtypes: \[.*?\] Errors: - (.+?) - Expected ", text)
-        fail(self._place_in_config(text) + (union[1] if union else text))
+        fail(self._place_in_config(message) + str(message))
 
     def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
         """Parse, remembering the arguments for the text of an error."""
@@ -81,8 +78,13 @@ class OneLineParser(ArgumentParser):
 
 
 def fail(message: str) -> NoReturn:
-    """Print one line on stderr and leave with the exit code for bad input."""
-    print(f"bioaudio: error: {message}", file=sys.stderr)
+    """Print the message as one line on stderr and leave with the exit code for bad input."""
+    text = " ".join(message.split())
+    # Of a value that fits none of several types, what the first of them says is enough.
+    text = re.sub(
+        r"Does not validate against any of the Union subtypes .*? Errors: - (.+?) - .*", r"\1", text
+    )
+    print(f"bioaudio: error: {text}", file=sys.stderr)
     raise SystemExit(USAGE_ERROR)
 
 
@@ -188,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         result = run(command, rest)
     except (ValueError, OSError) as error:
-        fail(" ".join(str(error).split()))
+        fail(str(error))
     except KeyboardInterrupt:
         fail("stopped; the same command with `--resume auto` goes on where a checkpoint was kept")
     if result:
