@@ -1,10 +1,11 @@
-"""Correctness and speed of the Triton scan and convolution on one GPU, beside mamba_ssm where it can be imported.
+"""Correctness and speed of the Triton scan and convolution on one GPU, beside mamba_ssm where importable.
 
     python kernels/benchmarks/scan_gpu.py --out DIR [--quick] [--seconds 200]
 
-Checks every kernel against the float64 reference, times the shapes of the table with the built-in configuration against
-mamba_ssm in turn, then kernel by kernel other ways to cut the work (block of channels, unrolling, warps, chunk),
-and measures what the hardware's exp2 does to slow decays. Writes DIR/scan_gpu.json; prints tables, the shortest last.
+Checks every kernel against the float64 reference; times the built-in configuration against mamba_ssm, in
+turn; then kernel by kernel other ways to cut the work (channels per program, unrolling, warps, chunk, B and C
+in float32); and measures what the hardware's exp2 does to slow decays. Writes DIR/scan_gpu.json and prints
+tables, the shortest last.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from bioaudio_kernels.selective_scan.triton_launch import (
     launch_reverse_sweep,
 )
 from bioaudio_kernels.selective_scan.triton_op import selective_scan_triton
-from bioaudio_kernels.selective_scan.triton_scan import allocate_segment, scan_backward, scan_forward
+from bioaudio_kernels.selective_scan.triton_scan import allocate_segment, scan_forward
 from torch import Tensor
 
 SHAPES = [(1, 512, 2**20), (1, 256, 2**20), (8, 1536, 8192), (32, 128, 16384), (64, 1024, 2048)]
@@ -46,7 +47,9 @@ OUTPUT_RTOL = {torch.float32: 2e-5, torch.bfloat16: 1.6e-2, torch.float16: 2e-3}
 GRADIENT_RTOL = {torch.float32: 1e-4, torch.bfloat16: 3.2e-2, torch.float16: 4e-3}
 
 
-def make_inputs(batch: int, d: int, length: int, n: int = 16, dtype=torch.bfloat16, state: bool = False) -> ScanInputs:
+def make_inputs(
+    batch: int, d: int, length: int, n: int = 16, dtype=torch.bfloat16, state: bool = False
+) -> ScanInputs:
     """Inputs as a Mamba block makes them: x and z halves of one tensor, B and C slices of x_proj's output."""
     generator = torch.Generator(device="cuda").manual_seed(0)
 
@@ -78,7 +81,7 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
 
 
 def check_scan() -> list[dict[str, Any]]:
-    """Outputs, final state and all gradients against float64, and twice the same bits; torch.empty gives NaN."""
+    """Outputs, final state and all gradients against float64, and twice the same bits."""
     rows = []
     # batch, channels, length, states, dtype, forced chunk (0: the built-in rule)
     cases = [
@@ -108,9 +111,14 @@ def check_scan() -> list[dict[str, Any]]:
         first, second = run(), run()
         y, h = selective_scan_reference(*exact, True)
         expected = (y, h, *torch.autograd.grad([y, h], exact, [dy.double(), dh.double()]))
-        errors = {name: relative_error(a, e) for name, a, e in zip(("y", "h", *NAMES), first, expected, strict=True)}
+        errors = {
+            name: relative_error(a, e) for name, a, e in zip(("y", "h", *NAMES), first, expected, strict=True)
+        }
         low = {"y", "x", "dt", "B", "C", "z"}
-        limit = {k: (OUTPUT_RTOL if k in ("y", "h") else GRADIENT_RTOL)[dtype if k in low else torch.float32] for k in errors}
+        limit = {
+            k: (OUTPUT_RTOL if k in ("y", "h") else GRADIENT_RTOL)[dtype if k in low else torch.float32]
+            for k in errors
+        }
         rows.append(
             {
                 "case": f"scan {batch}x{length}x{d} N{n} chunk {config.chunk} {str(dtype)[6:]}",
@@ -134,8 +142,15 @@ def check_conv() -> list[dict[str, Any]]:
         generator = torch.Generator(device="cuda").manual_seed(0)
         x = torch.randn(batch, length, 2 * c, device="cuda", generator=generator).to(dtype)[..., :c]
         tensors = [x]
-        tensors += [torch.randn(c, width, device="cuda", generator=generator), torch.randn(c, device="cuda", generator=generator)]
-        tensors += [torch.randn(batch, width - 1, c, device="cuda", generator=generator).to(dtype)] if width > 1 else []
+        tensors += [
+            torch.randn(c, width, device="cuda", generator=generator),
+            torch.randn(c, device="cuda", generator=generator),
+        ]
+        tensors += (
+            [torch.randn(batch, width - 1, c, device="cuda", generator=generator).to(dtype)]
+            if width > 1
+            else []
+        )
         dy = torch.randn(batch, length, c, device="cuda", generator=generator).to(dtype)
         dh = torch.randn(batch, width - 1, c, device="cuda", generator=generator).to(dtype)
 
@@ -148,7 +163,9 @@ def check_conv() -> list[dict[str, Any]]:
         first, second = (run(causal_conv1d_triton, lambda t: t) for _ in range(2))
         expected = run(causal_conv1d_reference, lambda t: t.double())
         names = ("y", "h", "x", "weight", "bias", "initial_state")
-        errors = {k: relative_error(a, e) for k, a, e in zip(names, first, expected, strict=False) if a.numel()}
+        errors = {
+            k: relative_error(a, e) for k, a, e in zip(names, first, expected, strict=False) if a.numel()
+        }
         limit = {k: OUTPUT_RTOL[dtype] if k in "yh" else GRADIENT_RTOL[dtype] for k in errors}
         rows.append(
             {
@@ -167,7 +184,7 @@ def milliseconds(run: Callable[[], Any], rep: int = 60) -> float:
 
 
 def peer_runs(inputs: ScanInputs) -> tuple[Callable[[], Any], Callable[[], Any]] | None:
-    """mamba_ssm's forward and forward + backward on the same numbers in its own layout (batch, channels, length)."""
+    """mamba_ssm's forward, and forward + backward, on the same numbers, (batch, channels, length)."""
     try:
         from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
     except Exception:
@@ -234,7 +251,7 @@ def time_shapes() -> Iterator[dict[str, Any]]:
 
 
 def time_kernels(inputs: ScanInputs, config: ScanConfig, only: str | None = None) -> dict[str, float]:
-    """Each kernel alone, over the whole sequence forward and over one segment (scaled to the whole) backward."""
+    """Each kernel alone: forward over the sequence, backward over one segment, scaled to the sequence."""
     batch, length, d, n = inputs.sizes
     n_chunks = triton.cdiv(length, config.chunk)
     y, final_state, states = scan_forward(inputs, config)
@@ -247,17 +264,25 @@ def time_kernels(inputs: ScanInputs, config: ScanConfig, only: str | None = None
         "states": (lambda: launch_chunk_states(inputs, states, sigma, config), 1.0),
         "scan": (lambda: launch_chunk_scan(states, sigma, inputs.A, None, None, reverse=False), 1.0),
         "outputs": (lambda: launch_outputs(inputs, states, y, final_state, None, config), 1.0),
-        "forward_sweep": (lambda: launch_forward_sweep(inputs, states, dy, dz, segment, config), n_chunks / chunks),
+        "forward_sweep": (
+            lambda: launch_forward_sweep(inputs, states, dy, dz, segment, config),
+            n_chunks / chunks,
+        ),
         "reverse_scan": (
             lambda: launch_chunk_scan(segment.adjoint, segment.sigma, inputs.A, None, end, reverse=True),
             n_chunks / chunks,
         ),
-        "reverse_sweep": (lambda: launch_reverse_sweep(inputs, dy, dx, ddt, segment, config), n_chunks / chunks),
+        "reverse_sweep": (
+            lambda: launch_reverse_sweep(inputs, dy, dx, ddt, segment, config),
+            n_chunks / chunks,
+        ),
         "reduce": (lambda: (segment.dB.sum(0), segment.dC.sum(0), segment.dA.sum((0, 1))), n_chunks / chunks),
     }
     if n_chunks == 1:
         del runs["states"], runs["scan"]
-    return {name: milliseconds(run, 25) * scale for name, (run, scale) in runs.items() if only in (None, name)}
+    return {
+        name: milliseconds(run, 25) * scale for name, (run, scale) in runs.items() if only in (None, name)
+    }
 
 
 def variants(kernel: str) -> Iterator[dict[str, int]]:
@@ -271,15 +296,16 @@ def variants(kernel: str) -> Iterator[dict[str, int]]:
             yield {f"{prefix}_block": block, f"{prefix}_unroll": unroll, f"{prefix}_warps": warps}
     else:
         prefix = kernel.removesuffix("_sweep")
-        for block, unroll in [(32, 1), (32, 2), (32, 4), (64, 1), (64, 2)]:
-            yield {f"{prefix}_block": block, f"{prefix}_unroll": unroll}
+        yield from ({f"{prefix}_block": block} for block in (32, 64, 128))
 
 
 def tuning_cases() -> Iterator[tuple[str, dict[str, int]]]:
     for kernel in ("outputs", "states", "forward_sweep", "reverse_sweep"):
         for change in variants(kernel):
             yield kernel, change
-    for kernel, chunk in itertools.product(("outputs", "states", "forward_sweep", "reverse_sweep", "scan"), (256, 512, 1024, 2048)):
+    for kernel, chunk in itertools.product(
+        ("outputs", "states", "forward_sweep", "reverse_sweep", "scan"), (256, 512, 1024, 2048)
+    ):
         yield kernel, {"chunk": chunk, "segment": max(1, 2**27 // (512 * chunk))}
 
 
@@ -287,17 +313,21 @@ def tune(deadline: float) -> list[dict[str, Any]]:
     """Every variant of every kernel at (1, 512, 2^20), until time is up."""
     inputs = make_inputs(1, 512, 2**20)
     base = choose_config(1, 2**20, 512)
-    rows = []
+    rows: list[dict[str, Any]] = []
+    single = inputs._replace(B=inputs.B.float(), C=inputs.C.float())
+    for kernel, ms in time_kernels(single, base).items():
+        rows.append({"kernel": kernel, "change": "B and C in float32", "ms": ms})
     for kernel, change in tuning_cases():
         if time.monotonic() > deadline:
             rows.append({"kernel": "stopped", "change": change, "ms": float("nan")})
             break
-        rows.append({"kernel": kernel, "change": change, "ms": time_kernels(inputs, base._replace(**change), kernel)[kernel]})
+        ms = time_kernels(inputs, base._replace(**change), kernel)[kernel]
+        rows.append({"kernel": kernel, "change": change, "ms": ms})
     return rows
 
 
 def compile_ahead(workers: int) -> None:
-    """Fill Triton's cache in parallel processes, each compiling its share of the variants on a short sequence."""
+    """Fill Triton's cache in parallel processes, each with its share of the variants, on a short sequence."""
     command = [sys.executable, __file__, "--out", ".", "--compile"]
     processes = [subprocess.Popen([*command, str(i), str(workers)]) for i in range(workers)]
     for process in processes:
@@ -343,13 +373,17 @@ def time_conv() -> list[dict[str, Any]]:
             torch.autograd.grad(forward(), (x, weight, bias), dy)
 
         gb = 2 * x.numel() * 2 / 1e9
-        row = {"shape": (batch, c, length), "forward_ms": milliseconds(forward), "both_ms": milliseconds(both)}
+        row = {
+            "shape": (batch, c, length),
+            "forward_ms": milliseconds(forward),
+            "both_ms": milliseconds(both),
+        }
         rows.append(row | {"forward_gb_per_s": gb / row["forward_ms"] * 1e3})
     return rows
 
 
 def slow_decays() -> list[dict[str, float]]:
-    """How far L steps of exp2(dt A) drift from exp(dt A L) when dt |A| is tiny, against rounding each factor once.
+    """How far L steps of exp2(dt A) drift from exp(dt A L) when dt |A| is tiny.
 
     The state starts at 1 with x = 0, so that y = C h is the product of the decays.
     """
@@ -385,7 +419,9 @@ def slow_decays() -> list[dict[str, float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--quick", action="store_true", help="correctness and the table of shapes only")
     parser.add_argument("--seconds", type=float, default=200.0, help="stop trying variants after this long")
@@ -396,7 +432,11 @@ def main() -> None:
         compile_share(*arguments.compile)
         return
     start = time.monotonic()
-    results: dict[str, Any] = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "triton": triton.__version__}
+    results: dict[str, Any] = {
+        "gpu": torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "triton": triton.__version__,
+    }
     arguments.out.mkdir(parents=True, exist_ok=True)
 
     def save() -> None:
@@ -406,7 +446,9 @@ def main() -> None:
     if not arguments.quick:
         compile_ahead(arguments.workers)
         print(f"compiled ahead: {time.monotonic() - start:.0f} s", flush=True)
-    torch.use_deterministic_algorithms(True)  # torch.empty then gives NaN: what a kernel forgets to write shows
+    torch.use_deterministic_algorithms(
+        True
+    )  # torch.empty then gives NaN: what a kernel forgets to write shows
     results["checks"] = check_scan() + check_conv()
     torch.use_deterministic_algorithms(False)
     for row in results["checks"]:
@@ -428,8 +470,13 @@ def main() -> None:
         for row in sorted(results["tuning"], key=lambda row: (row["kernel"], row["ms"])):
             print(f"{row['kernel']:14} {row['ms']:8.3f} ms  {row['change']}")
     save()
-    print(f"\n{results['gpu']}, torch {results['torch']}, triton {results['triton']}, {results['seconds']:.0f} s")
-    print("batch, d_inner, length     forward   mamba_ssm  ratio    fwd+bwd   mamba_ssm  ratio   kept GB  peak GB")
+    print(
+        f"\n{results['gpu']}, torch {torch.__version__}, triton {triton.__version__}, "
+        f"{results['seconds']:.0f} s"
+    )
+    print(
+        "batch, d_inner, length     forward   mamba_ssm  ratio    fwd+bwd   mamba_ssm  ratio  kept GB peak GB"
+    )
     for row in results["shapes"]:
         ours, theirs = row["ours_ms"], row["mamba_ssm_ms"]
         columns = [f"{row['shape']!s:24}"]

@@ -10,7 +10,7 @@ import triton
 
 
 def jit(function: Callable[..., Any] | None = None, **options: Any) -> Any:
-    """`triton.jit` of the function itself: Triton reads its source and globals, which a wrapper would hide."""
+    """`triton.jit` of the bare function: Triton reads its source and globals, which a wrapper hides."""
     if function is None:
         return lambda function: jit(function, **options)
     return triton.jit(inspect.unwrap(function), **options)

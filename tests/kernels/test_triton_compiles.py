@@ -1,6 +1,6 @@
-"""The Triton kernels compile for the GPUs we name, and the machine code is what the design promises. No GPU needed.
+"""The Triton kernels compile for sm_80 and sm_90, and the machine code is what the design promises.
 
-Triton's wheel carries NVIDIA's assembler and disassembler, so registers, spills and instructions can be counted here.
+No GPU is needed: Triton's wheel carries NVIDIA's assembler and disassembler.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ D_INNER, D_STATE, DT_RANK, LENGTH = 512, 16, 32, 2**20
 ROW = DT_RANK + 2 * D_STATE
 X, XZ, BC = (LENGTH * D_INNER, D_INNER, 1), (2 * LENGTH * D_INNER, 2 * D_INNER, 1), (LENGTH * ROW, ROW, 1)
 
-# A Mamba block in bfloat16: dtypes of pointers, tuples of strides, sizes; "int" is a size not known when compiling.
+# A Mamba block in bfloat16: dtypes of pointers, strides, sizes; "i32" is a size that kernels do not know.
 SCAN_ARGUMENTS: dict[str, Any] = {
     **dict.fromkeys(("p_x", "p_dt", "p_B", "p_C", "p_z", "p_dy", "p_y", "p_dz", "p_dx", "p_ddt"), "*bf16"),
-    **dict.fromkeys(("p_A", "p_D", "p_bias", "p_h", "p_final", "p_states", "p_sigma", "p_start", "p_end"), "*fp32"),
+    **dict.fromkeys(
+        ("p_A", "p_D", "p_bias", "p_h", "p_final", "p_states", "p_sigma", "p_start", "p_end"), "*fp32"
+    ),
     **dict.fromkeys(("p_r", "p_dA", "p_dB", "p_dC", "p_dD", "p_dbias", "p_dh", "p_adjoint", "p_S"), "*fp32"),
     **dict.fromkeys(("p_sum", "p_sum_x", "p_sum_dt"), None),
     **dict.fromkeys(("n_chunks", "length", "chunk_0", "batch"), "i32"),
@@ -38,11 +40,13 @@ SCAN_ARGUMENTS: dict[str, Any] = {
     "i_n": 0,
 }
 SCAN_CONSTANTS = {
-    "N": D_STATE, "NB": 16, "COUNT": 16, "CHUNK": 512, "SUB": 64, "PACK": 4, "SOFTPLUS": True, "EVEN_D": True, "WIDE": False,
-    "FIRST": True, "LAST": True, "ROWS": 16, "REVERSE": True,
+    "N": D_STATE, "NB": 16, "COUNT": 16, "CHUNK": 512, "SUB": 64, "PACK": 4, "ROWS": 16, "REVERSE": True,
+    "SOFTPLUS": True, "EVEN_D": True, "WIDE": False, "FIRST": True, "LAST": True,
 }  # fmt: skip
 CONV_ARGUMENTS: dict[str, Any] = {
-    **dict.fromkeys(("p_x", "p_dy", "p_y", "p_dx", "p_final", "p_initial", "p_d_initial", "p_d_final"), "*bf16"),
+    **dict.fromkeys(
+        ("p_x", "p_dy", "p_y", "p_dx", "p_final", "p_initial", "p_d_initial", "p_d_final"), "*bf16"
+    ),
     **dict.fromkeys(("p_weight", "p_bias", "p_d_weight", "p_d_bias"), "*fp32"),
     **dict.fromkeys(("s_dy",), X),
     **dict.fromkeys(("s_initial", "s_d_final"), (3 * D_INNER, D_INNER, 1)),
@@ -58,19 +62,20 @@ class MachineCode(NamedTuple):
     """What the disassembler says of one kernel."""
 
     registers: int
-    everywhere: Counter[str]
-    """How often each instruction occurs, by its name up to the first dot."""
     loop: Counter[str]
-    """The same, in the longest of the innermost loops."""
+    """How often each instruction (to its first dot) occurs in the longest of the innermost loops."""
     exponentials: int
     """Bare exp2 instructions in that loop."""
 
     @property
-    def spills(self) -> int:
-        return self.everywhere["LDL"] + self.everywhere["STL"]
+    def traffic(self) -> set[str]:
+        """What the loop does that it should not: spills, barriers, shared memory."""
+        return {"LDL", "STL", "BAR", "LDS", "STS"} & self.loop.keys()
 
 
-def compile_kernel(kernel: Any, arguments: dict[str, Any], constants: dict[str, Any], architecture: int) -> Any:
+def compile_kernel(
+    kernel: Any, arguments: dict[str, Any], constants: dict[str, Any], architecture: int
+) -> Any:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
@@ -107,7 +112,9 @@ def disassemble(compiled: Any, folder: Path) -> MachineCode:
     cubin.write_bytes(compiled.asm["cubin"])
 
     def tool(*command: str) -> str:
-        return subprocess.run([TOOLS / command[0], *command[1:], cubin], capture_output=True, text=True, check=True).stdout
+        return subprocess.run(
+            [TOOLS / command[0], *command[1:], cubin], capture_output=True, text=True, check=True
+        ).stdout
 
     registers = re.search(r"REG:(\d+)", tool("cuobjdump", "--dump-resource-usage"))
     assert registers is not None
@@ -130,13 +137,13 @@ def disassemble(compiled: Any, folder: Path) -> MachineCode:
         return Counter(re.split(r"[.\s]", line)[0] for line in lines)
 
     exponentials = sum(line.startswith("MUFU.EX2 ") for line in body)
-    return MachineCode(int(registers[1]), count(instructions), count(body), exponentials)
+    return MachineCode(int(registers[1]), count(body), exponentials)
 
 
 @cache
 def scan_kernels() -> dict[str, tuple[Any, dict[str, int]]]:
     """Every scan kernel with the constants that the built-in configuration gives it at (1, 2^20, 512)."""
-    from bioaudio_kernels.selective_scan import triton_backward, triton_forward
+    from bioaudio_kernels.selective_scan import triton_forward, triton_forward_sweep, triton_reverse_sweep
     from bioaudio_kernels.selective_scan.triton_config import choose_config
 
     config = choose_config(1, LENGTH, D_INNER)
@@ -146,15 +153,12 @@ def scan_kernels() -> dict[str, tuple[Any, dict[str, int]]]:
             {"BLOCK_D": config.state_block, "UNROLL": config.state_unroll},
         ),
         "scan": (triton_forward.chunk_scan_kernel, {"BLOCK_D": 32}),
-        "outputs": (triton_forward.output_kernel, {"BLOCK_D": config.output_block, "UNROLL": config.output_unroll}),
-        "forward_sweep": (
-            triton_backward.forward_sweep_kernel,
-            {"BLOCK_D": config.forward_block, "UNROLL": config.forward_unroll},
+        "outputs": (
+            triton_forward.output_kernel,
+            {"BLOCK_D": config.output_block, "UNROLL": config.output_unroll},
         ),
-        "reverse_sweep": (
-            triton_backward.reverse_sweep_kernel,
-            {"BLOCK_D": config.reverse_block, "UNROLL": config.reverse_unroll},
-        ),
+        "forward_sweep": (triton_forward_sweep.forward_sweep_kernel, {"BLOCK_D": config.forward_block}),
+        "reverse_sweep": (triton_reverse_sweep.reverse_sweep_kernel, {"BLOCK_D": config.reverse_block}),
     }
 
 
@@ -167,14 +171,17 @@ def scan_code(name: str, architecture: int, folder: Path) -> tuple[MachineCode, 
 
 
 @pytest.mark.parametrize(("name", "registers", "issue_slots"), [("states", 128, 215), ("outputs", 128, 305)])
-def test_forward_is_bound_by_exponentials(name: str, registers: int, issue_slots: int, tmp_path: Path) -> None:
-    """No spill, shuffle or barrier in the loop over time; one bare exp2 per state, and room for 16 warps per SM.
+def test_forward_is_bound_by_exponentials(
+    name: str, registers: int, issue_slots: int, tmp_path: Path
+) -> None:
+    """No spill, shuffle or barrier in the loop over time, bare exp2, and room for 16 warps per SM.
 
-    16 warps at 64 channels: 34 (38 with the gate) special-function instructions a step take 8 issue slots each.
+    The 34 (38 with the gate) special-function instructions of a step take 8 cycles each: 272 (304) cycles,
+    which the issue slots of all its instructions should not exceed.
     """
     code, steps = scan_code(name, 90, tmp_path)
-    assert code.spills == 0
-    assert not {"SHFL", "BAR", "LDS", "STS"} & code.loop.keys()
+    assert not code.traffic
+    assert code.loop["SHFL"] == 0
     assert code.registers <= registers
     # 64 channels are two a lane: 16 states, one for softplus, one for the gate.
     assert code.exponentials == 2 * (16 + (1 if name == "states" else 2)) * steps
@@ -185,8 +192,7 @@ def test_forward_is_bound_by_exponentials(name: str, registers: int, issue_slots
 def test_backward_reduces_over_channels_in_16_shuffles(name: str, issue_slots: int, tmp_path: Path) -> None:
     """No spill and no barrier; 16 sums over 64 channels take 16 shuffles, where a tree each would take 80."""
     code, steps = scan_code(name, 90, tmp_path)
-    assert code.spills == 0
-    assert not {"BAR", "LDS", "STS"} & code.loop.keys()
+    assert not code.traffic
     assert code.loop["SHFL"] == 16 * steps
     assert sum(code.loop.values()) / steps <= issue_slots
 
@@ -198,13 +204,13 @@ def test_convolution_compiles_without_spills(name: str, architecture: int, tmp_p
 
     kernel = getattr(triton_kernels, name)
     code = disassemble(compile_kernel(kernel, CONV_ARGUMENTS, CONV_CONSTANTS, architecture), tmp_path)
-    assert code.spills == 0
-    assert not {"SHFL", "BAR", "LDS", "STS"} & code.loop.keys()
+    assert not code.traffic
+    assert code.loop["SHFL"] == 0
 
 
 def test_scan_over_chunks_compiles_without_spills(tmp_path: Path) -> None:
     code, _ = scan_code("scan", 90, tmp_path)
-    assert code.spills == 0
+    assert not code.traffic
 
 
 @pytest.mark.parametrize("name", ["states", "scan", "outputs", "forward_sweep", "reverse_sweep"])
@@ -213,4 +219,4 @@ def test_scan_compiles_for_sm_80(name: str, tmp_path: Path) -> None:
     kernel, constants = scan_kernels()[name]
     constants = SCAN_CONSTANTS | constants | {"N": 4, "NB": 4, "COUNT": 4, "UNROLL": 1}
     constants = {k: v for k, v in constants.items() if k in kernel.arg_names}
-    assert disassemble(compile_kernel(kernel, SCAN_ARGUMENTS, constants, 80), tmp_path).spills == 0
+    assert not disassemble(compile_kernel(kernel, SCAN_ARGUMENTS, constants, 80), tmp_path).traffic

@@ -1,13 +1,15 @@
 """The Triton selective scan: on a GPU with -m gpu, and on the CPU inside Triton's interpreter.
 
-Kernels are interpreted only if TRITON_INTERPRET=1 was set before Triton was imported, so the interpreter needs a
-process of its own: test_triton_interpreter.py runs this file in one.
+Kernels are interpreted only if TRITON_INTERPRET=1 was set before Triton was imported, so the interpreter
+needs a process of its own: test_triton_interpreter.py runs this file in one.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +21,7 @@ from torch import Tensor
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICES = ["cpu"] if INTERPRETED else [pytest.param("cuda", marks=pytest.mark.gpu)]
-EXAMPLES = 6 if INTERPRETED else 60
+EXAMPLES = 4 if INTERPRETED else 60
 NAMES = ("x", "dt", "A", "B", "C", "D", "z", "dt_bias", "initial_state")
 IN_FLOAT32 = ("A", "D", "dt_bias", "initial_state", "final_state")
 
@@ -48,7 +50,7 @@ def make_arguments(
     absent: frozenset[str] = frozenset(),
     channels_first: bool = False,
     device: str,
-) -> dict[str, Tensor | None]:
+) -> dict[str, Any]:
     """Arguments as a Mamba block makes them: x and z halves of one tensor, B and C slices of another."""
     generator = torch.Generator().manual_seed(length * 31 + d_inner)
 
@@ -60,7 +62,7 @@ def make_arguments(
     else:
         xz = normal(batch, length, 2 * d_inner).to(device, dtype)
     projected = normal(batch, length, 8 + 2 * d_state).to(device, dtype)
-    arguments: dict[str, Tensor | None] = {
+    arguments: dict[str, Any] = {
         "x": xz[..., :d_inner],
         "dt": (0.7 * normal(batch, length, d_inner) - 1).to(device, dt_dtype or dtype),
         "A": -torch.exp(0.5 * normal(d_inner, d_state)).to(device),
@@ -74,7 +76,7 @@ def make_arguments(
     return {name: None if name in absent else tensor for name, tensor in arguments.items()}
 
 
-def leaves(arguments: dict[str, Tensor | None], *, double: bool = False) -> dict[str, Tensor | None]:
+def leaves(arguments: dict[str, Any], *, double: bool = False) -> dict[str, Any]:
     """The same numbers as leaves of autograd, with the strides kept."""
     made = {}
     for name, tensor in arguments.items():
@@ -95,9 +97,7 @@ def small_config(batch: int, length: int, d_inner: int, **changes: int):
     return choose_config(batch, length, d_inner)._replace(**changes)
 
 
-def results_and_gradients(
-    function, arguments: dict[str, Tensor | None], dt_softplus: bool, *, double: bool, **options
-):
+def results_and_gradients(function, arguments: dict[str, Any], dt_softplus: bool, *, double: bool, **options):
     """y, the final state and every gradient, from fixed random gradients of both."""
     made = leaves(arguments, double=double)
     y, final_state = function(*made.values(), dt_softplus, **options)
@@ -111,9 +111,7 @@ def results_and_gradients(
     }
 
 
-def assert_matches_reference(
-    arguments: dict[str, Tensor | None], dt_softplus: bool = True, **options
-) -> None:
+def assert_matches_reference(arguments: dict[str, Any], dt_softplus: bool = True, **options) -> None:
     from bioaudio_kernels.selective_scan.triton_op import selective_scan_triton
 
     fast = results_and_gradients(selective_scan_triton, arguments, dt_softplus, double=False, **options)
@@ -129,7 +127,7 @@ def assert_matches_reference(
 @several
 @given(data=st.data())
 def test_scan_and_every_gradient_match_reference(device: str, data: st.DataObject) -> None:
-    sizes = (2, 13, 40, 5) if INTERPRETED else (3, 700, 200, 40)
+    sizes = (2, 10, 40, 4) if INTERPRETED else (3, 700, 200, 40)
     batch, length, d_inner, d_state = (data.draw(st.integers(1, size)) for size in sizes)
     absent = data.draw(st.frozensets(st.sampled_from(["D", "z", "dt_bias", "initial_state"])))
     dtype = data.draw(st.sampled_from([torch.float32, torch.bfloat16, torch.float16]))
@@ -154,7 +152,7 @@ def test_scan_and_every_gradient_match_reference(device: str, data: st.DataObjec
 
 @on_every_device
 def test_more_states_than_registers_take_several_launches(device: str) -> None:
-    sizes = (1, 5, 3, 17) if INTERPRETED else (2, 300, 96, 256)
+    sizes = (1, 3, 2, 17) if INTERPRETED else (2, 300, 96, 256)
     assert_matches_reference(make_arguments(*sizes, device=device), config=small_config(*sizes[:3]))
 
 
@@ -162,7 +160,7 @@ def test_more_states_than_registers_take_several_launches(device: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_rows_of_b_and_c_load_in_words(device: str, dtype: torch.dtype) -> None:
     """d_state a multiple of 4 and aligned rows: the path that a real model takes."""
-    sizes = (1, 5, 64, 4) if INTERPRETED else (2, 500, 256, 16)
+    sizes = (1, 3, 64, 4) if INTERPRETED else (2, 500, 256, 16)
     assert_matches_reference(
         make_arguments(*sizes, dtype=dtype, device=device), config=small_config(*sizes[:3])
     )
@@ -184,9 +182,10 @@ def test_splits_with_carried_state_equal_one_pass(device: str) -> None:
     whole, final_state = selective_scan_triton(*arguments.values(), config=config)
     cuts = [0, 1, 6, 9] if INTERPRETED else [0, 1, 500, 563, 1000]
     state, parts = arguments["initial_state"], []
-    for start, stop in zip(cuts[:-1], cuts[1:], strict=True):
+    for start, stop in pairwise(cuts):
         part = {k: v[:, start:stop] if k in ("x", "dt", "B", "C", "z") else v for k, v in arguments.items()}
-        y, state = selective_scan_triton(*(part | {"initial_state": state}).values(), config=config)
+        part["initial_state"] = state
+        y, state = selective_scan_triton(*part.values(), config=config)
         parts.append(y)
     assert_close(torch.cat(parts, 1), whole, OUTPUT_RTOL[torch.float32], "y")
     assert_close(state, final_state, OUTPUT_RTOL[torch.float32], "final_state")
@@ -201,7 +200,8 @@ def test_steps_equal_scan(device: str) -> None:
     state = arguments["initial_state"]
     for t in range(4):
         now = {k: v[:, t] if k in ("x", "dt", "B", "C", "z") else v for k, v in arguments.items()}
-        y, state = selective_scan_step_triton(*(now | {"initial_state": state}).values())
+        now["initial_state"] = state
+        y, state = selective_scan_step_triton(*now.values())
         assert_close(y, whole[:, t], OUTPUT_RTOL[torch.float32], f"y at step {t}")
     assert_close(state, final_state, OUTPUT_RTOL[torch.float32], "final_state")
 
@@ -210,7 +210,7 @@ def test_steps_equal_scan(device: str) -> None:
 def test_scan_gives_the_same_bits_twice(device: str) -> None:
     from bioaudio_kernels.selective_scan.triton_op import selective_scan_triton
 
-    sizes = (1, 5, 33, 2) if INTERPRETED else (4, 3000, 300, 16)
+    sizes = (1, 3, 33, 2) if INTERPRETED else (4, 3000, 300, 16)
     arguments = make_arguments(*sizes, device=device)
     config = small_config(*sizes[:3])
     first, second = (

@@ -1,17 +1,18 @@
+# type: ignore  (Triton's language is not Python: pyright cannot type it)
+# ruff: noqa: RUF005  (and it has no unpacking)
 """Kernels of the causal depthwise convolution: y_t = act(sum_k w_k x_{t-W+1+k} + bias), channel by channel.
 
-Lanes are channels, time is a loop over a chunk, and the last W - 1 inputs of a channel slide through a tuple of registers: every
-element is read once, whatever the width. Chunks are independent; each reads the W - 1 inputs before it, from x or
-from the initial state. Names as in the scan's kernels: `p_` pointers, `s_` strides, `i_` indices of the program.
+Lanes are channels, time is a loop over a chunk, and the last W - 1 inputs of a channel slide through a tuple
+of registers: every element is read once, whatever the width. Chunks are independent; each reads the W - 1
+inputs before it, from x or from the initial state. Names as in the scan's kernels: `p_` pointers, `s_`
+strides, `i_` indices of the program.
 """
-
-# ruff: noqa: RUF005  (Triton has tuple concatenation, not unpacking)
 
 from __future__ import annotations
 
 import triton.language as tl
 
-from bioaudio_kernels.selective_scan.triton_math import load_lanes, sigmoid
+from bioaudio_kernels.selective_scan.triton_math import lane_mask, load_lanes, sigmoid
 from bioaudio_kernels.triton_jit import jit
 
 
@@ -59,8 +60,11 @@ def load_window(p_x, s_x, p_initial, s_initial, t0, c, channels, WIDTH: tl.const
 
 
 @jit
-def forward_group(t, window, p_x, s_x, p_y, channels, taps, bias, mask,
-                  WIDTH: tl.constexpr, UNROLL: tl.constexpr, SILU: tl.constexpr):  # fmt: skip
+def forward_group(
+    t, window, p_x, s_x, p_y, channels, taps, bias, mask,
+    WIDTH: tl.constexpr, UNROLL: tl.constexpr, SILU: tl.constexpr,
+):  # fmt: skip
+    """UNROLL steps; their loads are issued before the first."""
     xs = ()
     for u in tl.static_range(UNROLL):
         xs = xs + (load_lanes(p_x + (t + u) * s_x[1], mask),)
@@ -74,17 +78,19 @@ def forward_group(t, window, p_x, s_x, p_y, channels, taps, bias, mask,
 
 
 @jit(do_not_specialize=["length"])
-def forward_kernel(p_x, s_x, p_weight, s_weight, p_bias, p_initial, s_initial, p_y, p_final, length, channels,
-                   WIDTH: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr, UNROLL: tl.constexpr,
-                   SILU: tl.constexpr, EVEN: tl.constexpr):  # fmt: skip
-    """Grid: (channel blocks * chunks * batch,), channel blocks fastest. The last chunk writes the final state."""
+def forward_kernel(
+    p_x, s_x, p_weight, s_weight, p_bias, p_initial, s_initial, p_y, p_final, length, channels,
+    WIDTH: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr, UNROLL: tl.constexpr, SILU: tl.constexpr,
+    EVEN: tl.constexpr,
+):  # fmt: skip
+    """y, and the final state from the last chunk. Grid: (channel blocks * chunks * batch,)."""
     n_blocks = tl.cdiv(channels, BLOCK)
     n_chunks = tl.cdiv(length, CHUNK)
     pid = tl.program_id(0)
     c = ((pid % n_blocks) * BLOCK + tl.arange(0, BLOCK)).to(tl.int64)
     i_c = ((pid // n_blocks) % n_chunks).to(tl.int64)
     i_b = (pid // n_blocks // n_chunks).to(tl.int64)
-    mask = None if EVEN else c < channels
+    mask = lane_mask(c, channels, EVEN)
     t0 = i_c * CHUNK
     p_x += i_b * s_x[0]
     if p_initial is not None:
@@ -97,23 +103,28 @@ def forward_kernel(p_x, s_x, p_weight, s_weight, p_bias, p_initial, s_initial, p
     steps = tl.minimum(length - t0, CHUNK).to(tl.int32)
     whole = steps // UNROLL * UNROLL
     for t in range(0, whole, UNROLL):
-        window = forward_group(tl.cast(t, tl.int64), window, p_x, s_x, p_y, channels, taps, bias, mask,
-                               WIDTH, UNROLL, SILU)  # fmt: skip
+        window = forward_group(
+            tl.cast(t, tl.int64), window, p_x, s_x, p_y, channels, taps, bias, mask, WIDTH, UNROLL, SILU
+        )
     for t in range(whole, steps):
-        window = forward_group(tl.cast(t, tl.int64), window, p_x, s_x, p_y, channels, taps, bias, mask,
-                               WIDTH, 1, SILU)  # fmt: skip
+        window = forward_group(
+            tl.cast(t, tl.int64), window, p_x, s_x, p_y, channels, taps, bias, mask, WIDTH, 1, SILU
+        )
     if i_c == n_chunks - 1:
         for k in tl.static_range(WIDTH - 1):
             tl.store(p_final + (i_b * (WIDTH - 1) + k) * channels + c, window[k], mask=mask)
 
 
 @jit
-def backward_step(window, pending, d_taps, d_bias, x, dy, taps, bias,
-                  WIDTH: tl.constexpr, SILU: tl.constexpr, OWN: tl.constexpr):  # fmt: skip
+def backward_step(
+    window, pending, d_taps, d_bias, x, dy, taps, bias,
+    WIDTH: tl.constexpr, SILU: tl.constexpr, OWN: tl.constexpr,
+):  # fmt: skip
     """One step of the gradient, forward in time.
 
-    `pending` holds what earlier steps gave to the gradients of the last WIDTH - 1 inputs. Step t gives the last share
-    of the input WIDTH - 1 steps back, which is returned first. Only OWN steps count for the parameters.
+    `pending` holds what earlier steps gave to the gradients of the last WIDTH - 1 inputs. Step t gives the
+    last share to the input WIDTH - 1 steps back, which is returned first. Only OWN steps count for the
+    parameters.
     """
     g = dy
     if SILU:
@@ -139,29 +150,36 @@ def backward_step(window, pending, d_taps, d_bias, x, dy, taps, bias,
 
 
 @jit
-def backward_group(t, window, pending, d_taps, d_bias, p_x, s_x, p_dy, s_dy, p_dx, channels, taps, bias, mask,
-                   WIDTH: tl.constexpr, UNROLL: tl.constexpr, SILU: tl.constexpr):  # fmt: skip
+def backward_group(
+    t, window, pending, d_taps, d_bias, p_x, s_x, p_dy, s_dy, p_dx, channels, taps, bias, mask,
+    WIDTH: tl.constexpr, UNROLL: tl.constexpr, SILU: tl.constexpr,
+):  # fmt: skip
+    """UNROLL steps; their loads are issued before the first."""
     xs = ()
     dys = ()
     for u in tl.static_range(UNROLL):
         xs = xs + (load_lanes(p_x + (t + u) * s_x[1], mask),)
         dys = dys + (load_lanes(p_dy + (t + u) * s_dy[1], mask),)
     for u in tl.static_range(UNROLL):
-        dx, window, pending, d_taps, d_bias = backward_step(window, pending, d_taps, d_bias, xs[u], dys[u],
-                                                            taps, bias, WIDTH, SILU, True)  # fmt: skip
+        dx, window, pending, d_taps, d_bias = backward_step(
+            window, pending, d_taps, d_bias, xs[u], dys[u], taps, bias, WIDTH, SILU, True
+        )
         tl.store(p_dx + (t + u - (WIDTH - 1)) * channels, dx, mask=mask)
     return window, pending, d_taps, d_bias
 
 
 @jit(do_not_specialize=["length"])
-def backward_kernel(p_x, s_x, p_weight, s_weight, p_bias, p_initial, s_initial, p_dy, s_dy, p_d_final, s_d_final,
-                    p_dx, p_d_weight, p_d_bias, p_d_initial, length, channels,
-                    WIDTH: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr, UNROLL: tl.constexpr,
-                    SILU: tl.constexpr, EVEN: tl.constexpr):  # fmt: skip
-    """dx and d_initial (batch, WIDTH - 1, channels); d_weight (batch * chunks, WIDTH, channels) and d_bias, one row a chunk.
+def backward_kernel(
+    p_x, s_x, p_weight, s_weight, p_bias, p_initial, s_initial, p_dy, s_dy, p_d_final, s_d_final,
+    p_dx, p_d_weight, p_d_bias, p_d_initial, length, channels,
+    WIDTH: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr, UNROLL: tl.constexpr, SILU: tl.constexpr,
+    EVEN: tl.constexpr,
+):  # fmt: skip
+    """dx, d_initial (batch, WIDTH - 1, channels), and one row a chunk of d_weight and d_bias.
 
-    A chunk owns its inputs, so it also runs the WIDTH - 1 steps after it, whose outputs depend on them. CHUNK >= WIDTH - 1.
-    Row j of the final state is the input WIDTH - 1 steps before step length + j: its gradient joins there.
+    A chunk owns its inputs, so it also runs the WIDTH - 1 steps after it, whose outputs depend on them; it
+    has at least WIDTH - 1 steps. d_weight is (batch * chunks, WIDTH, channels). Row j of the final state is
+    the input WIDTH - 1 steps before step length + j: its gradient joins there.
     """
     n_blocks = tl.cdiv(channels, BLOCK)
     n_chunks = tl.cdiv(length, CHUNK)
@@ -169,7 +187,7 @@ def backward_kernel(p_x, s_x, p_weight, s_weight, p_bias, p_initial, s_initial, 
     c = ((pid % n_blocks) * BLOCK + tl.arange(0, BLOCK)).to(tl.int64)
     i_c = ((pid // n_blocks) % n_chunks).to(tl.int64)
     i_b = (pid // n_blocks // n_chunks).to(tl.int64)
-    mask = None if EVEN else c < channels
+    mask = lane_mask(c, channels, EVEN)
     t0 = i_c * CHUNK
     steps = tl.minimum(length - t0, CHUNK).to(tl.int32)
     p_x += i_b * s_x[0]
@@ -194,8 +212,9 @@ def backward_kernel(p_x, s_x, p_weight, s_weight, p_bias, p_initial, s_initial, 
         inside = c < tl.where(k < steps, channels, 0)
         x = load_lanes(p_x + k * s_x[1], inside)
         dy = load_lanes(p_dy + k * s_dy[1], inside)
-        dx, window, pending, d_taps, d_bias = backward_step(window, pending, d_taps, d_bias, x, dy,
-                                                            taps, bias, WIDTH, SILU, True)  # fmt: skip
+        dx, window, pending, d_taps, d_bias = backward_step(
+            window, pending, d_taps, d_bias, x, dy, taps, bias, WIDTH, SILU, True
+        )
         if p_d_initial is not None:
             if p_d_final is not None:
                 j = k - length
@@ -209,11 +228,13 @@ def backward_kernel(p_x, s_x, p_weight, s_weight, p_bias, p_initial, s_initial, 
     for t in range(begin, whole, UNROLL):
         window, pending, d_taps, d_bias = backward_group(
             tl.cast(t, tl.int64), window, pending, d_taps, d_bias, p_x, s_x, p_dy, s_dy, p_dx, channels,
-            taps, bias, mask, WIDTH, UNROLL, SILU)  # fmt: skip
+            taps, bias, mask, WIDTH, UNROLL, SILU,
+        )  # fmt: skip
     for t in range(whole, steps):
         window, pending, d_taps, d_bias = backward_group(
             tl.cast(t, tl.int64), window, pending, d_taps, d_bias, p_x, s_x, p_dy, s_dy, p_dx, channels,
-            taps, bias, mask, WIDTH, 1, SILU)  # fmt: skip
+            taps, bias, mask, WIDTH, 1, SILU,
+        )  # fmt: skip
 
     # The steps after the chunk complete its last inputs.
     for k in tl.static_range(WIDTH - 1):
@@ -221,8 +242,9 @@ def backward_kernel(p_x, s_x, p_weight, s_weight, p_bias, p_initial, s_initial, 
         inside = c < tl.where(t0 + t < length, channels, 0)
         x = load_lanes(p_x + t * s_x[1], inside)
         dy = load_lanes(p_dy + t * s_dy[1], inside)
-        dx, window, pending, d_taps, d_bias = backward_step(window, pending, d_taps, d_bias, x, dy,
-                                                            taps, bias, WIDTH, SILU, False)  # fmt: skip
+        dx, window, pending, d_taps, d_bias = backward_step(
+            window, pending, d_taps, d_bias, x, dy, taps, bias, WIDTH, SILU, False
+        )
         own = t - (WIDTH - 1) < steps
         if p_d_final is not None:
             j = t0 + t - length

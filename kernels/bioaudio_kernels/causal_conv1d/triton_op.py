@@ -26,7 +26,7 @@ def causal_conv1d_triton(
     initial_state: Float[Tensor, "batch width-1 channels"] | None = None,
     activation: str | None = None,
 ) -> tuple[Float[Tensor, "batch length channels"], Float[Tensor, "batch width-1 channels"]]:
-    """See `causal_conv1d`. float32, bfloat16 or float16, each argument its own; sums in float32; any strides."""
+    """See `causal_conv1d`. float32, bfloat16 or float16, each argument its own; sums in float32."""
     if x.numel() == 0:
         if initial_state is None:
             initial_state = x.new_zeros(x.shape[0], weight.shape[1] - 1, x.shape[2])
@@ -41,7 +41,7 @@ def causal_conv1d_step_triton(
     state: Float[Tensor, "batch width-1 channels"],
     activation: str | None = None,
 ) -> tuple[Float[Tensor, "batch channels"], Float[Tensor, "batch width-1 channels"]]:
-    """One time step: the convolution of a sequence of length one, so its bits are those of the full one."""
+    """One time step: the convolution of a sequence of length one, by the same kernel."""
     y, state = causal_conv1d_triton(x.unsqueeze(1), weight, bias, state, activation)
     return y.squeeze(1), state
 
@@ -109,7 +109,12 @@ def _backward(
 def _(dy, d_final, x, weight, bias, initial_state, silu):
     batch, _, channels = x.shape
     single = weight.new_empty(weight.shape, dtype=torch.float32)
-    return x.new_empty(x.shape), single, single[:, 0].clone(), x.new_empty(batch, weight.shape[1] - 1, channels)
+    return (
+        x.new_empty(x.shape),
+        single,
+        single[:, 0].clone(),
+        x.new_empty(batch, weight.shape[1] - 1, channels),
+    )
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

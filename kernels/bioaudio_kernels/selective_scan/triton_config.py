@@ -1,4 +1,4 @@
-"""How the scan kernels cut their work: fixed rules from shapes, never timed, so that results repeat bit for bit."""
+"""How the scan kernels cut their work: fixed rules from shapes, never timed, so that results repeat."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ScanConfig(NamedTuple):
     segment: int
     """Chunks per segment; the backward pass takes one segment at a time, which bounds its buffers."""
     sub: int
-    """Steps between the states that the backward pass stores; rounding errors of dt's gradient grow with it."""
+    """Steps between states that the backward pass stores; rounding errors of dt's gradient grow with it."""
     state_block: int
     """Channels per program of `chunk_state_kernel`; a multiple of 32 * warps."""
     state_unroll: int
@@ -29,18 +29,16 @@ class ScanConfig(NamedTuple):
     output_unroll: int
     output_warps: int
     forward_block: int
-    """The same for `forward_sweep_kernel`, which runs on one warp."""
-    forward_unroll: int
+    """Channels per program of `forward_sweep_kernel`, which runs on one warp; a multiple of 32."""
     reverse_block: int
-    """The same for `reverse_sweep_kernel`, which runs on one warp."""
-    reverse_unroll: int
+    """The same for `reverse_sweep_kernel`."""
 
 
 def choose_config(batch: int, length: int, d_inner: int) -> ScanConfig:
     """The configuration for a shape, the same on every machine.
 
-    Chunks are the longest, from 64 to 1024 steps, that leave 4096 programs (an H100 holds about 2600 at a time). A
-    segment of the backward pass has at most 2^27 elements.
+    Chunks are the longest, from 64 to 1024 steps, that leave 4096 programs (an H100 holds some 2100 at a
+    time). A segment of the backward pass has at most 2^27 elements.
     """
     block = 64 if d_inner > 32 else 32
     unroll = 4 if length >= 4 else 1
@@ -59,9 +57,7 @@ def choose_config(batch: int, length: int, d_inner: int) -> ScanConfig:
         output_unroll=unroll,
         output_warps=1,
         forward_block=block,
-        forward_unroll=1,
         reverse_block=block,
-        reverse_unroll=1,
     )
 
 

@@ -1,10 +1,10 @@
-"""Pieces shared by every scan kernel: softplus, sigmoid, and loading a row of B or C.
+# type: ignore  (Triton's language is not Python: pyright cannot type it)
+# ruff: noqa: RUF005  (and it has no unpacking)
+"""Pieces shared by the kernels: softplus, masks, loads of states and of rows of B and C, sums over channels.
 
-One softplus serves the forward pass, the backward pass and decoding, so that a model answers the same bit for
-bit whichever of them it runs through. Decays are exp2(dt * A * log2(e)): `tl.exp2` is one hardware instruction.
+One softplus serves the forward pass, the backward pass and decoding, so that a model answers the same
+whichever of them it runs through. Decays are exp2(dt * A * log2(e)): exp2 is one hardware instruction.
 """
-
-# ruff: noqa: RUF005, B007  (Triton has tuple concatenation, not unpacking)
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LN_2 = tl.constexpr(0.6931471805599453)
 
 @jit
 def exp_minus_abs(x):
-    """exp(-|x|), in (0, 1]: the number from which both softplus and its derivative are made."""
+    """exp(-|x|), in (0, 1]: the number from which softplus and its derivative are made."""
     return tl.exp2(tl.abs(x) * -LOG2_E)
 
 
@@ -26,8 +26,8 @@ def exp_minus_abs(x):
 def softplus_from(x, e):
     """log(1 + exp(x)) given e = exp(-|x|), to 2e-7 relative for every x.
 
-    max(x, 0) + log1p(e), where log1p(e) / e is a minimax polynomial on [0, 1]: no logarithm, no division, and no
-    loss for very negative x, where log(exp(x) + 1) returns 0.
+    max(x, 0) + log1p(e), where log1p(e) / e is a minimax polynomial on [0, 1]: no logarithm, no division,
+    and no loss for very negative x, where log(exp(x) + 1) returns 0.
     """
     p = 5.364810582250357e-3 * e - 3.0065739527344704e-2
     p = p * e + 7.920445501804352e-2
@@ -42,7 +42,7 @@ def softplus_from(x, e):
 
 @jit
 def reciprocal(x):
-    """1 / x for x >= 1: the hardware's rsqrt twice over, since a division would check for ranges that do not occur."""
+    """1 / x for x >= 1, from the hardware's rsqrt: a division would check for ranges that do not occur."""
     root = tl.math.rsqrt(x)
     return root * root
 
@@ -54,36 +54,71 @@ def sigmoid(x):
 
 @jit
 def step_size(raw, SOFTPLUS: tl.constexpr):
-    """dt from its raw value (bias already added)."""
+    """dt from its raw value, bias already added."""
     return softplus_from(raw, exp_minus_abs(raw)) if SOFTPLUS else raw
 
 
 @jit
-def load_lanes(p, mask):
-    """A vector over channels as fp32; channels past the last one read 0 (mask None: there are none)."""
-    if mask is None:
-        value = tl.load(p)
-    else:
-        value = tl.load(p, mask=mask, other=0.0)
-    return value.to(tl.float32)
+def lane_mask(lanes, size, EVEN: tl.constexpr):
+    """Which lanes exist; if all do, a constant, which the compiler drops from loads and stores."""
+    return tl.full(lanes.shape, True, tl.int1) if EVEN else lanes < size
 
 
 @jit
-def state_mask(mask, d, d_inner, exists, MASK_N: tl.constexpr):
-    """The mask of one state over channels: that of the channels alone where every block of states is full."""
-    if MASK_N:
-        result = d < tl.where(exists, d_inner, 0)
-    else:
-        result = mask
-    return result
+def load_lanes(p, mask):
+    """A vector over channels as fp32; 0 where the mask is false."""
+    return tl.load(p, mask=mask, other=0.0).to(tl.float32)
+
+
+@jit
+def state_masks(mask, d, d_inner, n_valid, NB: tl.constexpr, MASK_N: tl.constexpr):
+    """For each of NB states its mask over channels: empty past the last state, else that of the channels."""
+    masks = ()
+    for n in tl.static_range(NB):
+        masks = masks + ((d < tl.where(n < n_valid, d_inner, 0)) if MASK_N else mask,)
+    return masks
+
+
+@jit
+def load_states(p, stride_n, masks, NB: tl.constexpr):
+    """NB vectors over channels, `stride_n` apart, as fp32."""
+    values = ()
+    for n in tl.static_range(NB):
+        values = values + (load_lanes(p + n * stride_n, masks[n]),)
+    return values
+
+
+@jit
+def store_states(p, stride_n, values, masks, NB: tl.constexpr):
+    for n in tl.static_range(NB):
+        tl.store(p + n * stride_n, values[n], mask=masks[n])
+
+
+@jit
+def full_states(value, NB: tl.constexpr, BLOCK_D: tl.constexpr):
+    """NB vectors over channels, all equal to `value`."""
+    values = ()
+    for _ in tl.static_range(NB):
+        values = values + (tl.full([BLOCK_D], value, tl.float32),)
+    return values
+
+
+@jit
+def load_decay(p_A, s_A, d, n0, masks, NB: tl.constexpr):
+    """A in base 2: exp(dt A) = exp2(dt decay)."""
+    A = load_states(p_A + d * s_A[0] + n0 * s_A[1], s_A[1], masks, NB)
+    decay = ()
+    for n in tl.static_range(NB):
+        decay = decay + (A[n] * LOG2_E,)
+    return decay
 
 
 @jit
 def load_row(p_row, stride_n, n_valid, NB: tl.constexpr, PACK: tl.constexpr, MASK_N: tl.constexpr):
-    """NB neighbouring values of B or C at one time step, as NB fp32 scalars.
+    """NB neighbouring values of B or C at one step, as NB fp32 scalars.
 
-    Every lane loads the same address. With PACK > 1 values come PACK at a time through 64-bit words, which takes
-    as many conversions but a quarter (16-bit types) or half (fp32) of the load instructions.
+    Every lane loads the same address. With PACK > 1 values come PACK at a time in 64-bit words: as many
+    conversions, but a quarter (16-bit types) or half (fp32) of the load instructions.
     """
     row = ()
     if PACK == 1:
@@ -111,16 +146,19 @@ def load_row(p_row, stride_n, n_valid, NB: tl.constexpr, PACK: tl.constexpr, MAS
 
 
 @jit
-def sum_over_channels(values, COUNT: tl.constexpr, BLOCK_D: tl.constexpr):
-    """The sum over channels of each of COUNT vectors: lane i of the result (32 lanes) holds that of vector i % COUNT.
+def sum_over_channels(values, NB: tl.constexpr, COUNT: tl.constexpr, BLOCK_D: tl.constexpr):
+    """The sum over channels of each of NB vectors: lane i of 32 ends with that of vector i % COUNT.
 
-    COUNT is a power of two up to 32; BLOCK_D is at least 32. A butterfly in which each exchange also halves the number of
-    vectors: a lane sends the one of a pair that its neighbour will keep. COUNT - 1 exchanges instead of 5 * COUNT.
+    COUNT is NB rounded up to a power of two, at most 32; BLOCK_D is a multiple of 32. A butterfly in which
+    each exchange also halves the number of vectors: of a pair, a lane sends the one that its partner keeps.
+    That takes COUNT - 1 exchanges, and one more per doubling from COUNT to 32, instead of 5 * COUNT.
     """
     lane = tl.arange(0, 32)
     kept = ()
-    for i in tl.static_range(COUNT):
-        kept = kept + (tl.sum(tl.reshape(values[i], [32, BLOCK_D // 32]), 1),)
+    for n in tl.static_range(NB):
+        kept = kept + (tl.sum(tl.reshape(values[n], [32, BLOCK_D // 32]), 1),)
+    for _ in tl.static_range(NB, COUNT):
+        kept = kept + (tl.zeros([32], tl.float32),)
     for level in tl.static_range(5):
         partner = lane ^ (1 << level)
         if COUNT >> level > 1:

@@ -1,4 +1,4 @@
-"""The selective scan on Triton as PyTorch operators: differentiable, opaque to torch.compile, deterministic."""
+"""The selective scan on Triton as PyTorch operators: differentiable, deterministic, one node of a graph."""
 
 # No `from __future__ import annotations` here: torch reads the operators' schemas from real annotations.
 
@@ -28,7 +28,7 @@ def selective_scan_triton(
     *,
     config: ScanConfig | None = None,
 ) -> tuple[Float[Tensor, "batch length d_inner"], Float[Tensor, "batch d_inner d_state"]]:
-    """See `selective_scan`. float32, bfloat16 or float16, each argument its own; any strides; the state is float32.
+    """See `selective_scan`. float32, bfloat16 or float16, each argument its own; any strides; float32 states.
 
     `config` overrides `choose_config`, for benchmarks and tests.
     """
@@ -55,7 +55,7 @@ def selective_scan_step_triton(
     state: Float[Tensor, "batch d_inner d_state"],
     dt_softplus: bool = True,
 ) -> tuple[Float[Tensor, "batch d_inner"], Float[Tensor, "batch d_inner d_state"]]:
-    """One time step: the scan of a sequence of length one, so its bits are those of the full scan."""
+    """One time step: the scan of a sequence of length one, by the same kernel."""
     y, state = selective_scan_triton(
         x.unsqueeze(1),
         dt.unsqueeze(1),
@@ -123,7 +123,7 @@ def _backward(
 
 @_backward.register_fake
 def _(dy, d_final, x, dt, A, B, C, D, z, dt_bias, initial_state, states, dt_softplus, config):
-    batch, length, d_inner = x.shape
+    batch, _, d_inner = x.shape
     d_state = A.shape[1]
 
     def single(*shape: int) -> Tensor:

@@ -45,14 +45,16 @@ def scan_backward(
 ) -> tuple[Tensor, ...]:
     """Gradients of the nine tensors of `inputs`, from those of y and of the final state.
 
-    Segments of the sequence are taken from the last to the first, so that no buffer grows with the length; the
-    carry is the gradient at the state that enters the segment. dx, ddt, dB, dC and dz have the dtypes of their tensors, the
-    others float32. Those of absent tensors mean nothing.
+    Segments of the sequence are taken from the last to the first, so that no buffer grows with the length;
+    the carry is the gradient at the state that enters the segment. dx, ddt, dB, dC and dz have the dtypes of
+    their tensors, the others float32. Those of absent tensors mean nothing.
     """
     batch, length, d_inner, d_state = inputs.sizes
     x, dt, z = inputs.x, inputs.dt, inputs.z
     dx, ddt = (torch.empty(t.shape, dtype=t.dtype, device=x.device) for t in (x, dt))
-    dz = torch.empty(x.shape if z is not None else (0,), dtype=x.dtype if z is None else z.dtype, device=x.device)
+    dz = torch.empty(
+        x.shape if z is not None else (0,), dtype=x.dtype if z is None else z.dtype, device=x.device
+    )
     dB, dC = (torch.empty(t.shape, dtype=t.dtype, device=x.device) for t in (inputs.B, inputs.C))
     dA = torch.zeros(d_state, d_inner, device=x.device)
     dD, dbias = (torch.zeros(d_inner, device=x.device) for _ in range(2))
