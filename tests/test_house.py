@@ -22,14 +22,20 @@ def identify(path: Path) -> str:
 
 def test_imports_go_one_way() -> None:
     result = subprocess.run(
-        [Path(sys.executable).with_name("lint-imports"), "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert result.returncode == 0, result.stdout + result.stderr
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=identify)
 def test_a_file_is_one_idea(path: Path) -> None:
-    lines = [line for line in path.read_text().splitlines() if line.strip() and not line.strip().startswith("#")]
+    lines = [
+        line for line in path.read_text().splitlines() if line.strip() and not line.strip().startswith("#")
+    ]
     assert len(lines) <= MAX_CODE_LINES, f"{len(lines)} code lines; split what is two ideas"
     assert path.stem not in {"utils", "common", "misc", "helpers"}, "the name says nothing"
 

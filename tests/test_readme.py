@@ -58,7 +58,7 @@ def test_commands_run_in_the_order_of_the_readme(folder: Path) -> None:
 
 def test_every_command_is_in_the_readme() -> None:
     table = re.findall(r"^\| `([\w-]+)` \|", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert [name for name in table if "_" not in name] == list(cli.COMMANDS)
+    assert table[: len(cli.COMMANDS)] == list(cli.COMMANDS)
 
 
 def test_python_runs() -> None:

@@ -126,7 +126,7 @@ def parser_for(command: str) -> OneLineParser:
         nargs = ("*" if optional else "+") if many else ("?" if optional else None)
         default = {"default": parameter.default} if optional else {}
         parser.add_argument(parameter.name, type=kind, nargs=nargs, help=texts.get(parameter.name), **default)
-    skip = {p.name for p in positional}
+    skip: set[str | int] = {p.name for p in positional}
     parser.add_function_arguments(function, as_group=False, as_positional=False, fail_untyped=True, skip=skip)
     return parser
 

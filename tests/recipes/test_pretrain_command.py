@@ -155,7 +155,7 @@ def test_model_to_start_from_must_have_the_sizes_asked_for(
 
 def test_windows_that_reach_another_split_are_refused(store: Path, tmp_path: Path) -> None:
     values = arguments(store, tmp_path / "run")
-    shifted = GenomeData(genomes=[store], guard=10, max_shift=20)
+    shifted = GenomeData(genomes=[store], guard=10, max_shift=300)
     refused("leakage between splits", values | {"data": shifted})
 
 
