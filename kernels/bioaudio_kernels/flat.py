@@ -12,6 +12,11 @@ def flat(tensor: Tensor) -> np.ndarray:
     return tensor.detach().to(torch.float32).contiguous().view(-1).numpy()
 
 
+def empty_float32(*shape: int) -> Tensor:
+    """Memory for a kernel's result, float32 whatever torch's default dtype is: `flat` of it is a view."""
+    return torch.empty(shape, dtype=torch.float32)
+
+
 def flat_rows(tensor: Tensor) -> tuple[np.ndarray, tuple[int, int]]:
     """A (batch, length, channels) tensor as its memory, and its batch and length strides in elements.
 

@@ -8,6 +8,7 @@ import sys
 import threading
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from bioaudio_kernels import selective_scan
@@ -16,7 +17,7 @@ from bioaudio_kernels.selective_scan.cpu import _scan, _scan_backward
 from scan_cases import ScanCase, cast, gradients, random_like
 from torch import Tensor
 
-CASE = ScanCase(batch=2, length=70, d_inner=100, d_state=5)
+CASE = ScanCase(batch=2, length=140, d_inner=200, d_state=16)
 
 
 def scan_with_gradients(arguments: list[Any]) -> list[Tensor]:
@@ -37,6 +38,28 @@ def test_results_are_the_same_bits_for_any_number_of_threads() -> None:
         assert all_equal(one, scan_with_gradients(arguments))
 
 
+def test_the_default_dtype_changes_nothing() -> None:
+    arguments = cast(CASE.tensors(), torch.float32)
+    expected = scan_with_gradients(arguments)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert all_equal(expected, scan_with_gradients(arguments))
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("used", ["y", "final state"])
+def test_gradients_flow_from_one_result_alone(used: str) -> None:
+    arguments = cast(CASE.tensors(), torch.float32)
+    y, state = selective_scan(*arguments, backend="cpu")
+    zeros = [torch.zeros_like(y), torch.zeros_like(state)]
+    which = ["y", "final state"].index(used)
+    zeros[which] += 1
+    together = torch.autograd.grad([y, state], arguments, zeros, retain_graph=True)
+    alone = torch.autograd.grad((y, state)[which].sum(), arguments, retain_graph=True)
+    assert all_equal(list(together), list(alone))
+
+
 def test_strided_inputs_equal_contiguous_ones() -> None:
     arguments = cast(CASE.tensors(), torch.float32)
     expected = scan_with_gradients(arguments)
@@ -55,7 +78,7 @@ def test_strided_inputs_equal_contiguous_ones() -> None:
 
 
 def test_two_threads_at_once_do_not_disturb_each_other() -> None:
-    problems = [ScanCase(batch=2, length=90, d_inner=130, d_state=4, seed=seed) for seed in (1, 2)]
+    problems = [ScanCase(batch=2, length=90, d_inner=130, d_state=16, seed=seed) for seed in (1, 2)]
     cases = [cast(problem.tensors(), torch.float32) for problem in problems]
     expected = [scan_with_gradients(case) for case in cases]
     found: list[list[bool]] = [[], []]
@@ -72,16 +95,18 @@ def test_two_threads_at_once_do_not_disturb_each_other() -> None:
     assert found == [[True] * 5, [True] * 5]
 
 
-def scan_in_child(expected: Tensor) -> None:
+def scan_in_child(arguments: list[Any], expected: Tensor) -> None:
     with torch.no_grad():
-        y, _ = selective_scan(*cast(CASE.tensors(), torch.float32), backend="cpu")
-    raise SystemExit(0 if torch.equal(y, expected) else 1)
+        y, _ = selective_scan(*arguments, backend="cpu")
+    # torch.equal would hang: torch's own threads do not survive a fork, ours are made anew.
+    raise SystemExit(0 if np.array_equal(y.numpy(), expected.numpy()) else 1)
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_worker_can_scan_after_its_parent_has() -> None:
-    y, _ = selective_scan(*cast(CASE.tensors(), torch.float32), backend="cpu")
-    child = multiprocessing.get_context("fork").Process(target=scan_in_child, args=(y.detach(),))
+    arguments = cast(CASE.tensors(), torch.float32)
+    y, _ = selective_scan(*arguments, backend="cpu")
+    child = multiprocessing.get_context("fork").Process(target=scan_in_child, args=(arguments, y.detach()))
     child.start()
     child.join(timeout=60)
     assert child.exitcode == 0

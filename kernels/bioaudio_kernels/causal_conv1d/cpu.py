@@ -8,7 +8,7 @@ from torch import Tensor
 from bioaudio_kernels.blocks import block_count
 from bioaudio_kernels.causal_conv1d.cpu_kernels import backward, forward
 from bioaudio_kernels.compiled import run_tasks
-from bioaudio_kernels.flat import flat, flat_rows
+from bioaudio_kernels.flat import empty_float32, flat, flat_rows
 
 
 def causal_conv1d_cpu(
@@ -29,8 +29,10 @@ def causal_conv1d_cpu(
 
 @torch.library.custom_op("bioaudio::causal_conv1d_cpu", mutates_args=())
 def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor, silu: bool) -> Tensor:
-    y = torch.empty(x.shape, dtype=torch.float32)
-    run_tasks(forward, _tasks(x), *_kernel_inputs(x, weight, bias, initial_state), silu, flat(y))
+    y = empty_float32(*x.shape)
+    run_tasks(
+        forward, _tasks(x), _work(x, weight), *_kernel_inputs(x, weight, bias, initial_state), silu, flat(y)
+    )
     return y.to(x.dtype)
 
 
@@ -47,13 +49,13 @@ def _conv_backward(
     batch, _, channels = x.shape
     width = weight.shape[1]
     flat_dy, dy_strides = flat_rows(dy)
-    dx = torch.empty(x.shape, dtype=torch.float32)
-    dweight = torch.empty(batch, width, channels)
-    dbias = torch.empty(batch, channels)
-    dstate = torch.empty(batch, width - 1, channels)
+    dx = empty_float32(*x.shape)
+    dweight = empty_float32(batch, width, channels)
+    dbias = empty_float32(batch, channels)
+    dstate = empty_float32(batch, width - 1, channels)
     gradients = tuple(flat(gradient) for gradient in (dx, dweight, dbias, dstate))
     inputs = _kernel_inputs(x, weight, bias, initial_state)
-    run_tasks(backward, _tasks(x), *inputs, silu, flat_dy, dy_strides, gradients)
+    run_tasks(backward, _tasks(x), _work(x, weight), *inputs, silu, flat_dy, dy_strides, gradients)
     return dx, dweight.sum(0).mT.contiguous(), dbias.sum(0), dstate
 
 
@@ -81,8 +83,12 @@ _conv.register_autograd(_differentiate, setup_context=_setup_context)
 def _kernel_inputs(x, weight, bias, initial_state):
     """The arguments that both kernels take first; a missing bias is zero."""
     sizes = (x.shape[1], x.shape[2], weight.shape[1])
-    offset = torch.zeros(x.shape[2]) if bias is None else bias
+    offset = x.new_zeros(x.shape[2]) if bias is None else bias
     return sizes, *flat_rows(x), flat(weight.detach().mT), flat(offset), flat(initial_state)
+
+
+def _work(x: Tensor, weight: Tensor) -> int:
+    return x.numel() * weight.shape[1]
 
 
 def _tasks(x: Tensor) -> int:

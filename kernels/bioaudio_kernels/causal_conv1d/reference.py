@@ -41,6 +41,12 @@ def causal_conv1d_step_reference(
     state: Float[Tensor, "batch width-1 channels"],
     activation: str | None = None,
 ) -> tuple[Float[Tensor, "batch channels"], Float[Tensor, "batch width-1 channels"]]:
-    """One time step: the convolution of a sequence of length one."""
-    y, state = causal_conv1d_reference(x.unsqueeze(1), weight, bias, state, activation)
-    return y.squeeze(1), state
+    """One time step, in the dtypes of `causal_conv1d_reference`; y has the dtype of x."""
+    dtype = torch.float64 if torch.float64 in (x.dtype, weight.dtype) else torch.float32
+    inputs = torch.cat([state.to(x.dtype), x.unsqueeze(1)], 1)
+    y = (inputs.to(dtype) * weight.to(dtype).mT).sum(1)
+    if bias is not None:
+        y = y + bias.to(dtype)
+    if activation == "silu":
+        y = F.silu(y)
+    return y.to(x.dtype), inputs[:, 1:].clone()

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from bioaudio_kernels.blocks import TILE, block_count
 from bioaudio_kernels.compiled import run_tasks
-from bioaudio_kernels.flat import flat, flat_rows
+from bioaudio_kernels.flat import empty_float32, flat, flat_rows
 from bioaudio_kernels.lane_math import LOG2_E
 from bioaudio_kernels.selective_scan.cpu_backward import backward
 from bioaudio_kernels.selective_scan.cpu_forward import forward
@@ -55,11 +55,10 @@ def _scan(
     state = final_state.new_zeros(x.shape[0], A.shape[1], A.shape[0])
     if initial_state is not None:
         state.copy_(initial_state.mT)
-    y32 = torch.empty(x.shape, dtype=torch.float32)
+    y32 = empty_float32(*x.shape)
     options = (dt_softplus, z is not None, keep)
-    run_tasks(
-        forward, _tasks(x), _sizes(x, A), inputs, strides, options, flat(state), flat(checkpoints), flat(y32)
-    )
+    results = (flat(state), flat(checkpoints), flat(y32))
+    run_tasks(forward, _tasks(x), _work(x, A), _sizes(x, A), inputs, strides, options, *results)
     return y32.to(x.dtype), state.mT.contiguous(), checkpoints
 
 
@@ -88,25 +87,15 @@ def _scan_backward(
     inputs, strides = _kernel_inputs(x, dt, A, B, C, D, z, dt_bias)
     flat_dy, dy_strides = flat_rows(dy)
     dstate = dfinal_state.to(torch.float32).mT.clone(memory_format=torch.contiguous_format)
-    dx, ddt, dz = (torch.empty(batch, length, d_inner) for _ in range(3))
-    dA = torch.empty(batch, A.shape[1], d_inner)
-    dB, dC = (torch.empty(block_count(d_inner), batch, length, A.shape[1]) for _ in range(2))
-    dD, ddt_bias = (torch.empty(batch, d_inner) for _ in range(2))
+    d_state = A.shape[1]
+    dx, ddt, dz = (empty_float32(batch, length, d_inner) for _ in range(3))
+    dA = empty_float32(batch, d_state, d_inner)
+    dB, dC = (empty_float32(block_count(d_inner), batch, length, d_state) for _ in range(2))
+    dD, ddt_bias = (empty_float32(batch, d_inner) for _ in range(2))
     gradients = tuple(flat(gradient) for gradient in (dx, ddt, dz, dA, dB, dC, dD, ddt_bias))
     options = (dt_softplus, z is not None)
-    run_tasks(
-        backward,
-        _tasks(x),
-        _sizes(x, A),
-        inputs,
-        strides,
-        options,
-        flat(checkpoints),
-        flat_dy,
-        dy_strides,
-        flat(dstate),
-        gradients,
-    )
+    given = (inputs, strides, options, flat(checkpoints), flat_dy, dy_strides)
+    run_tasks(backward, _tasks(x), _work(x, A), _sizes(x, A), *given, flat(dstate), gradients)
     state_gradient = dstate.mT.contiguous()
     return (
         dx,
@@ -133,13 +122,18 @@ def _(dy, dfinal_state, x, dt, A, B, C, D, z, dt_bias, checkpoints, dt_softplus)
 def _setup_context(ctx, inputs, output) -> None:
     *tensors, initial_state, dt_softplus, _ = inputs
     ctx.save_for_backward(*tensors, output[2])
-    ctx.set_materialize_grads(True)
+    ctx.set_materialize_grads(False)  # or zeros would be made for the checkpoints too
     ctx.dt_softplus = dt_softplus
     ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in (*tensors, initial_state)]
 
 
 def _differentiate(ctx, dy, dfinal_state, _):
     *tensors, checkpoints = ctx.saved_tensors
+    x, A = tensors[0], tensors[2]
+    if dy is None:
+        dy = torch.zeros_like(x)
+    if dfinal_state is None:
+        dfinal_state = x.new_zeros(x.shape[0], *A.shape, dtype=torch.float32)
     gradients = _scan_backward(dy, dfinal_state, *tensors, checkpoints, ctx.dt_softplus)
     given = [
         None if dtype is None else gradient.to(dtype)
@@ -161,7 +155,7 @@ def _empty_results(x: Tensor, A: Tensor, keep: bool) -> tuple[Tensor, Tensor, Te
 
 def _kernel_inputs(x, dt, A, B, C, D, z, dt_bias):
     """What both kernels read, and its strides; a missing D or dt_bias is zero, a missing z is not read."""
-    zeros = torch.zeros(x.shape[2])
+    zeros = x.new_zeros(x.shape[2])
     rows = [flat_rows(tensor) for tensor in (x, dt, x if z is None else z)]
     rates = flat(A.detach().to(torch.float32).mT * float(LOG2_E))
     skip, bias = (flat(zeros if tensor is None else tensor) for tensor in (D, dt_bias))
@@ -172,6 +166,10 @@ def _kernel_inputs(x, dt, A, B, C, D, z, dt_bias):
 def _sizes(x: Tensor, A: Tensor) -> tuple[int, int, int, int]:
     batch, length, d_inner = x.shape
     return batch, length, d_inner, A.shape[1]
+
+
+def _work(x: Tensor, A: Tensor) -> int:
+    return x.numel() * A.shape[1]
 
 
 def _tasks(x: Tensor) -> int:
