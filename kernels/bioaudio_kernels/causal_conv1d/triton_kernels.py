@@ -38,6 +38,7 @@ def convolve(window, x, taps, bias, WIDTH: tl.constexpr):
 
 @jit
 def load_taps(p_weight, s_weight, c, mask, WIDTH: tl.constexpr):
+    """The WIDTH weights of each channel, that of the oldest input first."""
     taps = ()
     for k in tl.static_range(WIDTH):
         taps = taps + (load_lanes(p_weight + c * s_weight[0] + k * s_weight[1], mask),)

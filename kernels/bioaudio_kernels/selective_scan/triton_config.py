@@ -41,7 +41,6 @@ def choose_config(batch: int, length: int, d_inner: int) -> ScanConfig:
     time). A segment of the backward pass has at most 2^27 elements.
     """
     block = 64 if d_inner > 32 else 32
-    unroll = 4 if length >= 4 else 1
     programs_per_chunk = batch * triton.cdiv(d_inner, block)
     chunk = 64
     while chunk < 1024 and programs_per_chunk * triton.cdiv(length, 2 * chunk) >= 4096:
@@ -51,10 +50,10 @@ def choose_config(batch: int, length: int, d_inner: int) -> ScanConfig:
         segment=max(1, 2**27 // (batch * d_inner * chunk)),
         sub=64,
         state_block=block,
-        state_unroll=unroll,
+        state_unroll=4,
         state_warps=1,
         output_block=block,
-        output_unroll=unroll,
+        output_unroll=2 if length > 1 else 1,
         output_warps=1,
         forward_block=block,
         reverse_block=block,

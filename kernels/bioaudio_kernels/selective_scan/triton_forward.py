@@ -56,10 +56,10 @@ def chunk_state_group(
     return h, sigma
 
 
-@jit(do_not_specialize=["n_chunks"])
+@jit(do_not_specialize=["n_chunks", "chunk"])
 def chunk_state_kernel(
-    p_x, s_x, p_dt, s_dt, p_A, s_A, p_B, s_B, p_bias, p_states, p_sigma, n_chunks, d_inner,
-    N: tl.constexpr, NB: tl.constexpr, CHUNK: tl.constexpr, BLOCK_D: tl.constexpr, UNROLL: tl.constexpr,
+    p_x, s_x, p_dt, s_dt, p_A, s_A, p_B, s_B, p_bias, p_states, p_sigma, n_chunks, chunk, d_inner,
+    N: tl.constexpr, NB: tl.constexpr, BLOCK_D: tl.constexpr, UNROLL: tl.constexpr,
     PACK: tl.constexpr, SOFTPLUS: tl.constexpr, EVEN_D: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """State at the end of every chunk but the last, from a zero state, and the chunk's sum of dt.
@@ -85,11 +85,11 @@ def chunk_state_kernel(
     decay = load_decay(p_A, s_A, d, n0, masks, NB)
     h = full_states(0.0, NB, BLOCK_D)
     sigma = tl.zeros([BLOCK_D], tl.float32)
-    t0 = i_c * CHUNK
+    t0 = i_c * chunk
     p_x += i_b * s_x[0] + t0 * s_x[1] + d * s_x[2]
     p_dt += i_b * s_dt[0] + t0 * s_dt[1] + d * s_dt[2]
     p_B += i_b * s_B[0] + t0 * s_B[1] + n0 * s_B[2]
-    for t in range(0, CHUNK, UNROLL):
+    for t in range(0, chunk, UNROLL):
         h, sigma = chunk_state_group(
             tl.cast(t, INT), h, sigma, p_x, s_x, p_dt, s_dt, p_B, s_B, decay, bias, mask, N - n0,
             UNROLL, NB, PACK, MASK_N, SOFTPLUS,
@@ -185,11 +185,11 @@ def output_group(
     return h
 
 
-@jit(do_not_specialize=["n_chunks", "length"])
+@jit(do_not_specialize=["i_n", "n_chunks", "chunk", "length"])
 def output_kernel(
     p_x, s_x, p_dt, s_dt, p_A, s_A, p_B, s_B, p_C, s_C, p_D, p_z, s_z, p_bias, p_h, s_h, p_y, p_final, p_sum,
-    i_n, n_chunks, length, d_inner,
-    N: tl.constexpr, NB: tl.constexpr, CHUNK: tl.constexpr, BLOCK_D: tl.constexpr, UNROLL: tl.constexpr,
+    i_n, n_chunks, chunk, length, d_inner,
+    N: tl.constexpr, NB: tl.constexpr, BLOCK_D: tl.constexpr, UNROLL: tl.constexpr,
     PACK: tl.constexpr, SOFTPLUS: tl.constexpr, EVEN_D: tl.constexpr, WIDE: tl.constexpr,
     FIRST: tl.constexpr, LAST: tl.constexpr,
 ):  # fmt: skip
@@ -217,7 +217,7 @@ def output_kernel(
         h = full_states(0.0, NB, BLOCK_D)
     else:
         h = load_states(p_h + i_b * s_h[0] + i_c * s_h[1] + n0 * s_h[2] + d * s_h[3], s_h[2], masks, NB)
-    t0 = i_c * CHUNK
+    t0 = i_c * chunk
     p_x += i_b * s_x[0] + t0 * s_x[1] + d * s_x[2]
     p_dt += i_b * s_dt[0] + t0 * s_dt[1] + d * s_dt[2]
     p_B += i_b * s_B[0] + t0 * s_B[1] + n0 * s_B[2]
@@ -228,7 +228,7 @@ def output_kernel(
     if p_sum is not None:
         p_sum += (i_b * length + t0) * d_inner + d
 
-    steps = tl.minimum(length - t0, CHUNK).to(tl.int32)
+    steps = tl.minimum(length - t0, chunk).to(tl.int32)
     whole = steps // UNROLL * UNROLL
     for t in range(0, whole, UNROLL):
         h = output_group(

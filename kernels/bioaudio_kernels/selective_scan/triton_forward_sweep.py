@@ -39,12 +39,12 @@ from bioaudio_kernels.selective_scan.triton_math import (
 from bioaudio_kernels.triton_jit import jit
 
 
-@jit(do_not_specialize=["chunk_0", "n_chunks", "length"])
+@jit(do_not_specialize=["i_n", "chunk_0", "n_chunks", "chunk", "batch", "length"])
 def forward_sweep_kernel(
     p_x, s_x, p_dt, s_dt, p_A, s_A, p_B, s_B, p_C, s_C, p_D, p_z, s_z, p_bias, p_h, s_h, p_dy, s_dy,
     p_dz, p_r, p_sum, p_dC, p_dA, p_dD, p_adjoint, p_sigma, p_end, p_S,
-    i_n, chunk_0, n_chunks, batch, length, d_inner,
-    N: tl.constexpr, NB: tl.constexpr, COUNT: tl.constexpr, CHUNK: tl.constexpr, SUB: tl.constexpr,
+    i_n, chunk_0, n_chunks, chunk, batch, length, d_inner,
+    N: tl.constexpr, NB: tl.constexpr, COUNT: tl.constexpr, SUB: tl.constexpr,
     BLOCK_D: tl.constexpr, PACK: tl.constexpr, SOFTPLUS: tl.constexpr, EVEN_D: tl.constexpr, WIDE:
     tl.constexpr,
     FIRST: tl.constexpr, LAST: tl.constexpr,
@@ -57,7 +57,6 @@ def forward_sweep_kernel(
     """
     INT: tl.constexpr = tl.int64 if WIDE else tl.int32
     MASK_N: tl.constexpr = N % NB != 0
-    SUBS: tl.constexpr = CHUNK // SUB
     n_blocks_d = tl.cdiv(d_inner, BLOCK_D)
     pid = tl.program_id(0)
     i_d = pid % n_blocks_d
@@ -86,7 +85,7 @@ def forward_sweep_kernel(
     dD = zeros
     sigma = zeros
 
-    t0 = (chunk_0 + i_c) * CHUNK
+    t0 = (chunk_0 + i_c) * chunk
     p_x += i_b * s_x[0] + t0 * s_x[1] + d * s_x[2]
     p_dt += i_b * s_dt[0] + t0 * s_dt[1] + d * s_dt[2]
     p_B += i_b * s_B[0] + t0 * s_B[1] + n0 * s_B[2]
@@ -95,12 +94,12 @@ def forward_sweep_kernel(
     if p_z is not None:
         p_z += i_b * s_z[0] + t0 * s_z[1] + d * s_z[2]
         p_dz += (i_b * length + t0) * d_inner + d
-    p_r += i_bc * CHUNK * d_inner + d
+    p_r += i_bc * chunk * d_inner + d
     if p_sum is not None:
-        p_sum += i_bc * CHUNK * d_inner + d
-    p_dC += ((i_d * batch + i_b) * n_chunks + i_c) * CHUNK * N + n0 + lane
+        p_sum += i_bc * chunk * d_inner + d
+    p_dC += ((i_d * batch + i_b) * n_chunks + i_c) * chunk * N + n0 + lane
 
-    steps = tl.minimum(length - t0, CHUNK).to(tl.int32)
+    steps = tl.minimum(length - t0, chunk).to(tl.int32)
     for begin in range(0, steps, SUB):
         S = zeros
         for i in range(begin, tl.minimum(begin + SUB, steps)):
@@ -151,7 +150,7 @@ def forward_sweep_kernel(
                 tl.store(p_sum + t * d_inner, y, mask=mask)
             elif p_z is not None:
                 tl.store(p_dz + t * d_inner, d_gate * y, mask=mask)
-        i_sub = i_bc * SUBS + begin // SUB
+        i_sub = i_bc * (chunk // SUB) + begin // SUB
         store_states(p_end + (i_sub * N + n0) * d_inner + d, d_inner, h, masks, NB)
         tl.store(p_S + i_sub * d_inner + d, S, mask=mask)
         sigma += S

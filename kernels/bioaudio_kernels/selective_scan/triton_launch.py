@@ -45,7 +45,7 @@ def launch_chunk_states(inputs: ScanInputs, states: Tensor, sigma: Tensor, confi
     n_blocks, _ = state_blocks(d_state)
     grid = (triton.cdiv(d_inner, config.state_block) * n_blocks * (n_chunks - 1) * batch,)
     chunk_state_kernel[grid](
-        *_x_to_B(inputs), inputs.dt_bias, states, sigma, n_chunks, d_inner,
+        *_x_to_B(inputs), inputs.dt_bias, states, sigma, n_chunks, config.chunk, d_inner,
         **_constants(inputs, config, config.state_block, inputs.B),
         UNROLL=config.state_unroll, num_warps=config.state_warps,
     )  # fmt: skip
@@ -78,7 +78,7 @@ def launch_outputs(
     for i in range(n_blocks):
         output_kernel[(triton.cdiv(d_inner, config.output_block) * n_chunks * batch,)](
             *_x_to_bias(inputs), *_entering(inputs, states), y, final_state, sums,
-            i, n_chunks, length, d_inner,
+            i, n_chunks, config.chunk, length, d_inner,
             **constants, UNROLL=config.output_unroll, FIRST=i == 0, LAST=i == n_blocks - 1,
             num_warps=config.output_warps,
         )  # fmt: skip
@@ -156,7 +156,7 @@ def _launch_sweep(
     constants["WIDE"] |= _is_wide(config, dy)
     for i in range(n_blocks):
         kernel[(triton.cdiv(d_inner, block) * chunks * batch,)](
-            *arguments, i, segment.chunk_0, chunks, batch, length, d_inner,
+            *arguments, i, segment.chunk_0, chunks, config.chunk, batch, length, d_inner,
             **constants, FIRST=i == 0, LAST=i == n_blocks - 1,
         )  # fmt: skip
 
@@ -189,7 +189,6 @@ def _constants(inputs: ScanInputs, config: ScanConfig, block: int, *rows: Tensor
     return {
         "N": d_state,
         "NB": states,
-        "CHUNK": config.chunk,
         "BLOCK_D": block,
         "PACK": _pack(states, d_state, rows),
         "SOFTPLUS": inputs.dt_softplus,

@@ -49,6 +49,7 @@ def reciprocal(x):
 
 @jit
 def sigmoid(x):
+    """1 / (1 + exp(-x)), two special-function instructions."""
     return reciprocal(1.0 + tl.exp2(x * -LOG2_E))
 
 
@@ -90,6 +91,7 @@ def load_states(p, stride_n, masks, NB: tl.constexpr):
 
 @jit
 def store_states(p, stride_n, values, masks, NB: tl.constexpr):
+    """The reverse of `load_states`."""
     for n in tl.static_range(NB):
         tl.store(p + n * stride_n, values[n], mask=masks[n])
 

@@ -27,12 +27,12 @@ from bioaudio_kernels.selective_scan.triton_math import (
 from bioaudio_kernels.triton_jit import jit
 
 
-@jit(do_not_specialize=["chunk_0", "n_chunks", "length"])
+@jit(do_not_specialize=["i_n", "chunk_0", "n_chunks", "chunk", "batch", "length"])
 def reverse_sweep_kernel(
     p_x, s_x, p_dt, s_dt, p_A, s_A, p_B, s_B, p_C, s_C, p_D, p_z, s_z, p_bias, p_dy, s_dy,
     p_r, p_dh, p_end, p_S, p_dx, p_ddt, p_sum_x, p_sum_dt, p_dB, p_dA, p_dbias,
-    i_n, chunk_0, n_chunks, batch, length, d_inner,
-    N: tl.constexpr, NB: tl.constexpr, COUNT: tl.constexpr, CHUNK: tl.constexpr, SUB: tl.constexpr,
+    i_n, chunk_0, n_chunks, chunk, batch, length, d_inner,
+    N: tl.constexpr, NB: tl.constexpr, COUNT: tl.constexpr, SUB: tl.constexpr,
     BLOCK_D: tl.constexpr, PACK: tl.constexpr, SOFTPLUS: tl.constexpr, EVEN_D: tl.constexpr, WIDE:
     tl.constexpr,
     FIRST: tl.constexpr, LAST: tl.constexpr,
@@ -44,7 +44,6 @@ def reverse_sweep_kernel(
     """
     INT: tl.constexpr = tl.int64 if WIDE else tl.int32
     MASK_N: tl.constexpr = N % NB != 0
-    SUBS: tl.constexpr = CHUNK // SUB
     n_blocks_d = tl.cdiv(d_inner, BLOCK_D)
     pid = tl.program_id(0)
     i_d = pid % n_blocks_d
@@ -67,7 +66,7 @@ def reverse_sweep_kernel(
     zeros = tl.zeros([BLOCK_D], tl.float32)
     dbias = zeros
 
-    t0 = (chunk_0 + i_c) * CHUNK
+    t0 = (chunk_0 + i_c) * chunk
     p_x += i_b * s_x[0] + t0 * s_x[1] + d * s_x[2]
     p_dt += i_b * s_dt[0] + t0 * s_dt[1] + d * s_dt[2]
     p_B += i_b * s_B[0] + t0 * s_B[1] + n0 * s_B[2]
@@ -77,18 +76,19 @@ def reverse_sweep_kernel(
         p_z += i_b * s_z[0] + t0 * s_z[1] + d * s_z[2]
     p_dx += (i_b * length + t0) * d_inner + d
     p_ddt += (i_b * length + t0) * d_inner + d
-    p_r += i_bc * CHUNK * d_inner + d
+    p_r += i_bc * chunk * d_inner + d
     if p_sum_x is not None:
-        p_sum_x += i_bc * CHUNK * d_inner + d
-        p_sum_dt += i_bc * CHUNK * d_inner + d
-    p_dB += ((i_d * batch + i_b) * n_chunks + i_c) * CHUNK * N + n0 + lane
+        p_sum_x += i_bc * chunk * d_inner + d
+        p_sum_dt += i_bc * chunk * d_inner + d
+    p_dB += ((i_d * batch + i_b) * n_chunks + i_c) * chunk * N + n0 + lane
 
-    steps = tl.minimum(length - t0, CHUNK).to(tl.int32)
+    steps = tl.minimum(length - t0, chunk).to(tl.int32)
     n_subs = tl.cdiv(steps, SUB)
     for j in range(0, n_subs):
         i_sub = n_subs - 1 - j
-        S = load_lanes(p_S + (i_bc * SUBS + i_sub) * d_inner + d, mask)
-        h = load_states(p_end + ((i_bc * SUBS + i_sub) * N + n0) * d_inner + d, d_inner, masks, NB)
+        at = i_bc * (chunk // SUB) + i_sub
+        S = load_lanes(p_S + at * d_inner + d, mask)
+        h = load_states(p_end + (at * N + n0) * d_inner + d, d_inner, masks, NB)
         # The sum of q over states, times A, restarts from its exact value.
         run = zeros
         new_dA = ()

@@ -79,6 +79,7 @@ def scan_backward(
 
 
 def allocate_segment(inputs: ScanInputs, chunk_0: int, chunks: int, config: ScanConfig) -> Segment:
+    """Uninitialised buffers for `chunks` chunks from the one at index `chunk_0`."""
     batch, _, d_inner, d_state = inputs.sizes
     rows, subs = chunks * config.chunk, config.chunk // config.sub
     several = state_blocks(d_state)[0] > 1
