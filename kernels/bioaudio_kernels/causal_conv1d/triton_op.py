@@ -67,10 +67,11 @@ def _forward(
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     final_state = torch.empty(batch, width - 1, channels, dtype=x.dtype, device=x.device)
     shape = _shape(length, channels, width)
-    forward_kernel[(triton.cdiv(channels, BLOCK) * triton.cdiv(length, shape["CHUNK"]) * batch,)](
-        x, x.stride(), weight, weight.stride(), bias, initial_state, _strides(initial_state),
-        y, final_state, length, channels, SILU=silu, **shape,
-    )  # fmt: skip
+    with torch.cuda.device_of(x):
+        forward_kernel[(triton.cdiv(channels, BLOCK) * triton.cdiv(length, shape["CHUNK"]) * batch,)](
+            x, x.stride(), weight, weight.stride(), bias, initial_state, _strides(initial_state),
+            y, final_state, length, channels, SILU=silu, **shape,
+        )  # fmt: skip
     return y, final_state
 
 
@@ -98,10 +99,12 @@ def _backward(
     d_initial = torch.empty(batch, width - 1, channels, dtype=x.dtype, device=x.device)
     d_weight = torch.empty(batch * chunks, width, channels, device=x.device)
     d_bias = torch.empty(batch * chunks, channels, device=x.device)
-    backward_kernel[(triton.cdiv(channels, BLOCK) * chunks * batch,)](
-        x, x.stride(), weight, weight.stride(), bias, initial_state, _strides(initial_state), dy, dy.stride(),
-        d_final, _strides(d_final), dx, d_weight, d_bias, d_initial, length, channels, SILU=silu, **shape,
-    )  # fmt: skip
+    with torch.cuda.device_of(x):
+        backward_kernel[(triton.cdiv(channels, BLOCK) * chunks * batch,)](
+            x, x.stride(), weight, weight.stride(), bias, initial_state, _strides(initial_state),
+            dy, dy.stride(), d_final, _strides(d_final), dx, d_weight, d_bias, d_initial, length, channels,
+            SILU=silu, **shape,
+        )  # fmt: skip
     return dx, d_weight.sum(0).mT.contiguous(), d_bias.sum(0), d_initial
 
 

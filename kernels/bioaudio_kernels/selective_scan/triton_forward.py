@@ -123,7 +123,7 @@ def chunk_scan_kernel(
         carry = tl.zeros([BLOCK_D], tl.float32)
     else:
         carry = load_lanes(p_start + i_b * s_start[0] + d * s_start[1] + n * s_start[2], mask)
-    step = -d_inner.to(tl.int64) if REVERSE else d_inner.to(tl.int64)
+    step = tl.cast(d_inner, tl.int64) * (-1 if REVERSE else 1)
     first = i_b * n_chunks + (n_chunks - 1 if REVERSE else 0)
     p_sigma += first * d_inner + d
     p_states += (first * N + n) * d_inner + d

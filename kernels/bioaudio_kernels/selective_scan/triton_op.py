@@ -33,6 +33,10 @@ def selective_scan_triton(
     `config` overrides `choose_config`, for benchmarks and tests.
     """
     batch, length, d_inner = x.shape
+    if A.shape[1] == 0:
+        raise ValueError(
+            "selective_scan: A has no states (d_inner, 0); the triton backend needs at least one"
+        )
     if x.numel() == 0:
         if initial_state is None:
             initial_state = x.new_zeros(batch, *A.shape, dtype=torch.float32)
@@ -86,7 +90,8 @@ def _forward(
     config: Sequence[int],
 ) -> tuple[Tensor, Tensor, Tensor]:
     inputs = ScanInputs(x, dt, A, B, C, D, z, dt_bias, initial_state, dt_softplus)
-    return scan_forward(inputs, ScanConfig(*config))
+    with torch.cuda.device_of(x):
+        return scan_forward(inputs, ScanConfig(*config))
 
 
 @_forward.register_fake
@@ -118,7 +123,8 @@ def _backward(
     config: Sequence[int],
 ) -> list[Tensor]:
     inputs = ScanInputs(x, dt, A, B, C, D, z, dt_bias, initial_state, dt_softplus)
-    return list(scan_backward(inputs, states, dy, d_final, ScanConfig(*config)))
+    with torch.cuda.device_of(x):
+        return list(scan_backward(inputs, states, dy, d_final, ScanConfig(*config)))
 
 
 @_backward.register_fake
