@@ -19,7 +19,7 @@ DEVICES = ["cpu"] if INTERPRETED else [pytest.param("cuda", marks=pytest.mark.gp
 
 on_every_device = pytest.mark.parametrize("device", DEVICES)
 several = settings(
-    max_examples=8 if INTERPRETED else 80,
+    max_examples=6 if INTERPRETED else 80,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
