@@ -11,7 +11,7 @@ import torch
 
 from bioaudio_mamba import MambaConfig, SequenceClassifier, count_parameters
 from bioaudio_mamba.classifier import Pooling
-from bioaudio_mamba.pretrained.weights import find_weights
+from bioaudio_mamba.pretrained import find_weights
 from bioaudio_recipes.finetune.batches import StepBatches
 from bioaudio_recipes.finetune.genomes import GenomeSplits
 from bioaudio_recipes.finetune.judging import Judge

@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from bioaudio_recipes.finetune.training_module import ClassifierModule
 from bioaudio_recipes.optimisation import learning_rate_at
-from bioaudio_recipes.pretrain.step_log import peak_memory_gb
 from bioaudio_recipes.training.metrics_log import MetricsLog
+from bioaudio_recipes.training.peak_memory import peak_memory_gb
 from bioaudio_recipes.training.step_callback import StepCallback
 
 MEASURED = (
