@@ -14,7 +14,8 @@ Backend = Literal["auto", "reference", "cpu", "triton"]
 BACKENDS: tuple[str, ...] = get_args(Backend)
 # Looked up once: torch.compile cannot trace a look-up.
 _INSTALLED = frozenset(name for name in ("numba", "triton") if importlib.util.find_spec(name) is not None)
-_HALF_AND_SINGLE = (torch.float32, torch.bfloat16, torch.float16)
+_HALF_AND_SINGLE = (torch.float32, torch.bfloat16, torch.float16, torch.complex64)
+_DOUBLE = (torch.float64, torch.complex128)
 
 
 def available_backends() -> dict[str, str | None]:
@@ -25,8 +26,8 @@ def available_backends() -> dict[str, str | None]:
 def resolve_backend(op: str, requested: str, *tensors: Tensor | None) -> str:
     """The backend that runs `op` on these tensors: "reference", "cpu" or "triton".
 
-    "auto" gives Triton on CUDA, the compiled CPU path on the CPU, and the reference for float64. Where the
-    fast backend of a device is missing, "auto" warns and gives the reference.
+    "auto" gives Triton on CUDA, the compiled CPU path on the CPU, and the reference for float64 and
+    complex128. Where the fast backend of a device is missing, "auto" warns and gives the reference.
 
     Args:
         op: name of the op, for messages.
@@ -55,7 +56,7 @@ def resolve_backend(op: str, requested: str, *tensors: Tensor | None) -> str:
 
 
 def _automatic(op: str, device: str, dtypes: list[torch.dtype]) -> str:
-    if torch.float64 in dtypes:
+    if any(dtype in _DOUBLE for dtype in dtypes):
         return "reference"
     fast = "triton" if device == "cuda" else "cpu"
     reason = _why_not(fast, device, dtypes)

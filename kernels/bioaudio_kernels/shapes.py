@@ -12,21 +12,27 @@ def check_shapes(op: str, expected: Mapping[str, str], tensors: Sequence[Tensor 
 
     Args:
         op: name of the op, for messages.
-        expected: argument name -> its axes, separated by blanks ("batch length d_inner").
+        expected: argument name -> its axes, separated by blanks ("batch length d_inner"); where an argument
+            has several forms, they differ in their number of axes and stand between bars ("batch x | x").
         tensors: the arguments, in the order of `expected`; None is skipped.
 
     Raises:
         ValueError: naming the first argument that does not fit, its shape and what was expected.
     """
     sizes: dict[str, int] = {}
-    for (name, axes), tensor in zip(expected.items(), tensors, strict=True):
+    for (name, forms), tensor in zip(expected.items(), tensors, strict=True):
         if tensor is None:
             continue
-        names = axes.split()
-        fits = tensor.ndim == len(names)
-        if fits:
-            for axis, size in zip(names, tensor.shape, strict=True):
-                fits = fits and sizes.setdefault(axis, size) == size
+        allowed = [form.split() for form in forms.split("|")]
+        fits = any(
+            len(axes) == tensor.ndim
+            and all(sizes.setdefault(*pair) == pair[1] for pair in zip(axes, tensor.shape, strict=True))
+            for axes in allowed
+        )
         if not fits:
-            shape = ", ".join(f"{axis}={sizes[axis]}" if axis in sizes else axis for axis in names)
-            raise ValueError(f"{op}: {name} has shape {tuple(tensor.shape)}, expected ({shape})")
+            shapes = " or ".join(f"({_known(axes, sizes)})" for axes in allowed)
+            raise ValueError(f"{op}: {name} has shape {tuple(tensor.shape)}, expected {shapes}")
+
+
+def _known(axes: Sequence[str], sizes: Mapping[str, int]) -> str:
+    return ", ".join(f"{axis}={sizes[axis]}" if axis in sizes else axis for axis in axes)

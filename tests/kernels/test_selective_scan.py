@@ -8,6 +8,7 @@ from bioaudio_kernels import Backend, selective_scan, selective_scan_step
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scan_cases import (
+    PLAIN,
     SCAN_NAMES,
     ScanCase,
     cast,
@@ -21,16 +22,12 @@ from tolerances import GRADIENT_RTOL, OUTPUT_RTOL, assert_close
 quick = settings(max_examples=20, deadline=None, derandomize=True)
 
 
-def present_names(case: ScanCase) -> list[str]:
-    return [name for name in SCAN_NAMES if name not in case.absent]
-
-
 @quick
 @given(scan_cases(max_length=9, max_d_inner=5))
 def test_reference_matches_the_sum_without_recurrence(case: ScanCase) -> None:
     arguments = case.tensors()
-    y, state = selective_scan(*arguments, dt_softplus=case.dt_softplus, backend="reference")
-    expected_y, expected_state = unrolled_scan(*arguments, dt_softplus=case.dt_softplus)
+    y, state = selective_scan(*arguments, **case.options(), backend="reference")
+    expected_y, expected_state = unrolled_scan(*arguments, **case.options())
     assert_close(y, expected_y, OUTPUT_RTOL[torch.float64], "y")
     assert_close(state, expected_state, OUTPUT_RTOL[torch.float64], "final state")
 
@@ -46,13 +43,13 @@ def test_reference_passes_gradcheck() -> None:
 def test_cpu_matches_reference(case: ScanCase) -> None:
     exact = case.tensors()
     fast = cast(exact, torch.float32)
-    expected = selective_scan(*exact, dt_softplus=case.dt_softplus, backend="reference")
-    actual = selective_scan(*fast, dt_softplus=case.dt_softplus, backend="cpu")
+    expected = selective_scan(*exact, **case.options(), backend="reference")
+    actual = selective_scan(*fast, **case.options(), backend="cpu")
     for name, a, e in zip(("y", "final state"), actual, expected, strict=True):
         assert_close(a, e, OUTPUT_RTOL[torch.float32], name)
     weights = random_like(expected, case.seed)
     pairs = zip(gradients(actual, fast, weights), gradients(expected, exact, weights), strict=True)
-    for name, (a, e) in zip(present_names(case), pairs, strict=True):
+    for name, (a, e) in zip(case.present(), pairs, strict=True):
         assert_close(a, e, GRADIENT_RTOL[torch.float32], f"gradient of {name}")
 
 
@@ -74,7 +71,7 @@ def test_cpu_takes_half_precision(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 @quick
-@given(scan_cases(max_length=40, max_d_inner=10), st.data())
+@given(scan_cases(max_length=40, max_d_inner=10, **PLAIN), st.data())
 def test_split_sequence_equals_whole(backend: Backend, case: ScanCase, data: st.DataObject) -> None:
     arguments = case.tensors() if backend == "reference" else cast(case.tensors(), torch.float32)
     dtype = torch.float64 if backend == "reference" else torch.float32
@@ -94,13 +91,13 @@ def test_split_sequence_equals_whole(backend: Backend, case: ScanCase, data: st.
     for name, a, e in zip(("y", "final state"), split, whole, strict=True):
         assert_close(a, e, OUTPUT_RTOL[dtype], name)
     pairs = zip(gradients(split, arguments, weights), gradients(whole, arguments, weights), strict=True)
-    for name, (a, e) in zip(present_names(case), pairs, strict=True):
+    for name, (a, e) in zip(case.present(), pairs, strict=True):
         assert_close(a, e, GRADIENT_RTOL[dtype], f"gradient of {name}")
 
 
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 @quick
-@given(scan_cases(max_length=12, max_d_inner=20))
+@given(scan_cases(max_length=12, max_d_inner=20, **PLAIN))
 def test_step_equals_scan_at_every_position(backend: Backend, case: ScanCase) -> None:
     dtype = torch.float64 if backend == "reference" else torch.float32
     x, dt, A, B, C, D, z, dt_bias, state = cast(case.tensors(), dtype)

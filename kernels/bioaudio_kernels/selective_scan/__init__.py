@@ -2,96 +2,111 @@
 
 from __future__ import annotations
 
-from jaxtyping import Float
+from jaxtyping import Float, Inexact, Int
 from torch import Tensor
 
 from bioaudio_kernels.backend import Backend, resolve_backend
+from bioaudio_kernels.selective_scan.checks import check_scan, check_step
+from bioaudio_kernels.selective_scan.forms import ScanDt, ScanMap, StepDt, StepMap
 from bioaudio_kernels.selective_scan.reference import selective_scan_reference, selective_scan_step_reference
-from bioaudio_kernels.shapes import check_shapes
 
 __all__ = ["selective_scan", "selective_scan_step"]
 
 
 def selective_scan(
     x: Float[Tensor, "batch length d_inner"],
-    dt: Float[Tensor, "batch length d_inner"],
-    A: Float[Tensor, "d_inner d_state"],
-    B: Float[Tensor, "batch length d_state"],
-    C: Float[Tensor, "batch length d_state"],
+    dt: ScanDt,
+    A: Inexact[Tensor, "d_inner d_state"],
+    B: ScanMap,
+    C: ScanMap,
     D: Float[Tensor, " d_inner"] | None = None,
     z: Float[Tensor, "batch length d_inner"] | None = None,
     dt_bias: Float[Tensor, " d_inner"] | None = None,
-    initial_state: Float[Tensor, "batch d_inner d_state"] | None = None,
+    initial_state: Inexact[Tensor, "n_states d_inner d_state"] | None = None,
     *,
+    cu_seqlens: Int[Tensor, " borders"] | None = None,
+    reverse: bool = False,
     dt_softplus: bool = True,
     backend: Backend = "auto",
-) -> tuple[Float[Tensor, "batch length d_inner"], Float[Tensor, "batch d_inner d_state"]]:
+) -> tuple[Float[Tensor, "batch length d_inner"], Inexact[Tensor, "n_states d_inner d_state"]]:
     """Run the selective state-space recurrence over a sequence (Mamba, arXiv 2312.00752, Algorithm 2).
 
         delta_t = softplus(dt_t + dt_bias)
         h_t     = exp(delta_t A) h_{t-1} + delta_t B_t x_t
         y_t     = (C_t . h_t + D x_t) * silu(z_t)
 
-    States and decays are float32 whatever the dtype of x (float64 on the reference). Gradients reach every
-    tensor argument, `initial_state` included, from y and from the final state. Any strides; length 0 gives
-    back the state.
+    With a complex A each state stands for a conjugate pair, and 2 Re(C_t . h_t) takes the place of C_t . h_t
+    (S4D, arXiv 2206.11893). States and decays are float32, or complex64, whatever the dtype of x (float64 and
+    complex128 on the reference). Gradients reach every floating argument, `initial_state` included, from y
+    and from the final state. Any strides; length 0 gives back the state.
 
     Args:
         x: input of the state space, (batch, length, d_inner).
-        dt: step size before bias and softplus, (batch, length, d_inner).
-        A: diagonal of the state matrix, real and negative, (d_inner, d_state).
-        B: input map of each step, (batch, length, d_state).
-        C: output map of each step, (batch, length, d_state).
+        dt: step size before bias and softplus, (batch, length, d_inner), or (d_inner,) if constant in time.
+        A: diagonal of the state matrix, with negative real part, (d_inner, d_state); real or complex.
+        B: input map of each step, (batch, length, d_state); with groups (batch, length, n_groups, d_state),
+            where channel d belongs to group d // (d_inner / n_groups); or constant in time, a row for each
+            channel, (d_inner, d_state). May be complex if A is.
+        C: output map of each step, in any form of B, which need not be the form that B has.
         D: skip connection, (d_inner,); None leaves it out.
         z: gate, (batch, length, d_inner); None leaves it out.
         dt_bias: added to dt before the softplus, (d_inner,); None leaves it out.
-        initial_state: h_0, (batch, d_inner, d_state); None means zeros.
+        initial_state: h_0, (batch, d_inner, d_state), or (n_sequences, d_inner, d_state) beside `cu_seqlens`;
+            complex if A is. None means zeros.
+        cu_seqlens: (n_sequences + 1,) int32 or int64, non-decreasing from 0 to length: the single row of the
+            batch holds sequences one after another, sequence i from step cu_seqlens[i] to
+            cu_seqlens[i + 1] - 1, each with a state of its own. An empty sequence gives back its state.
+        reverse: let time run from the last step (of each sequence) to the first: the initial state enters at
+            the end, the final state is the one after step 0.
         dt_softplus: whether delta is softplus(dt + dt_bias) or dt + dt_bias itself.
         backend: "auto", "reference", "cpu" or "triton"; see `resolve_backend`.
 
     Returns:
-        y (batch, length, d_inner) in the dtype of x, and the final state (batch, d_inner, d_state).
+        y (batch, length, d_inner) in the dtype of x, and the final state, shaped like `initial_state`.
 
     Raises:
-        ValueError: if shapes do not fit each other, or the backend cannot serve these tensors.
+        ValueError: if an argument has a wrong shape, dtype or device, cu_seqlens holds no borders, or the
+            backend cannot serve these tensors.
     """
     tensors = (x, dt, A, B, C, D, z, dt_bias, initial_state)
-    check_shapes("selective_scan", _SCAN_SHAPES, tensors)
+    check_scan("selective_scan", dict(zip(_SCAN_ARGUMENTS, tensors, strict=True)), cu_seqlens)
     chosen = resolve_backend("selective_scan", backend, *tensors)
     if chosen == "triton":
         from bioaudio_kernels.selective_scan.triton_op import selective_scan_triton
 
-        return selective_scan_triton(*tensors, dt_softplus)
+        return selective_scan_triton(*tensors, dt_softplus, **_served_by_triton(tensors, cu_seqlens, reverse))
     if chosen == "cpu":
         from bioaudio_kernels.selective_scan.cpu import selective_scan_cpu
 
-        return selective_scan_cpu(*tensors, dt_softplus)
-    return selective_scan_reference(*tensors, dt_softplus)
+        return selective_scan_cpu(*tensors, dt_softplus, cu_seqlens=cu_seqlens, reverse=reverse)
+    return selective_scan_reference(*tensors, dt_softplus, cu_seqlens=cu_seqlens, reverse=reverse)
 
 
 def selective_scan_step(
     x: Float[Tensor, "batch d_inner"],
-    dt: Float[Tensor, "batch d_inner"],
-    A: Float[Tensor, "d_inner d_state"],
-    B: Float[Tensor, "batch d_state"],
-    C: Float[Tensor, "batch d_state"],
+    dt: StepDt,
+    A: Inexact[Tensor, "d_inner d_state"],
+    B: StepMap,
+    C: StepMap,
     D: Float[Tensor, " d_inner"] | None,
     z: Float[Tensor, "batch d_inner"] | None,
     dt_bias: Float[Tensor, " d_inner"] | None,
-    state: Float[Tensor, "batch d_inner d_state"],
+    state: Inexact[Tensor, "batch d_inner d_state"],
     *,
     dt_softplus: bool = True,
     backend: Backend = "auto",
-) -> tuple[Float[Tensor, "batch d_inner"], Float[Tensor, "batch d_inner d_state"]]:
+) -> tuple[Float[Tensor, "batch d_inner"], Inexact[Tensor, "batch d_inner d_state"]]:
     """One time step of `selective_scan`, for generation: returns y and the new state; `state` is not changed.
 
-    Arguments are those of `selective_scan` without the length axis, and `state` is required.
+    Arguments are those of `selective_scan` without the length axis, and `state` is required. A B or C that
+    is constant in time has a leading axis of one instead: (1, d_inner, d_state).
 
     Raises:
-        ValueError: if shapes do not fit each other, or the backend cannot serve these tensors.
+        ValueError: if an argument has a wrong shape, dtype or device, or the backend cannot serve these
+            tensors.
     """
     tensors = (x, dt, A, B, C, D, z, dt_bias, state)
-    check_shapes("selective_scan_step", _STEP_SHAPES, tensors)
+    check_step("selective_scan_step", dict(zip(_STEP_ARGUMENTS, tensors, strict=True)))
     if resolve_backend("selective_scan_step", backend, *tensors) == "triton":
         from bioaudio_kernels.selective_scan.triton_op import selective_scan_step_triton
 
@@ -99,17 +114,20 @@ def selective_scan_step(
     return selective_scan_step_reference(*tensors, dt_softplus)
 
 
-_SCAN_SHAPES = {
-    "x": "batch length d_inner",
-    "dt": "batch length d_inner",
-    "A": "d_inner d_state",
-    "B": "batch length d_state",
-    "C": "batch length d_state",
-    "D": "d_inner",
-    "z": "batch length d_inner",
-    "dt_bias": "d_inner",
-    "initial_state": "batch d_inner d_state",
-}
-_STEP_SHAPES = {
-    name.replace("initial_", ""): axes.replace(" length", "") for name, axes in _SCAN_SHAPES.items()
-}
+def _served_by_triton(tensors, cu_seqlens, reverse):
+    """The keywords that `selective_scan_triton` takes; goes when it takes all of them and every form."""
+    _, dt, A, B, C, *_ = tensors
+    new = {
+        "cu_seqlens": cu_seqlens is not None,
+        "reverse=True": reverse,
+        "dt constant in time": dt.ndim == 1,
+        "complex A": A.is_complex(),
+        "B or C with groups or constant in time": {B.ndim, C.ndim} != {3},
+    }
+    for name in (name for name, asked in new.items() if asked):
+        raise ValueError(f"selective_scan: backend 'triton' does not serve {name}; use backend='reference'")
+    return {}
+
+
+_SCAN_ARGUMENTS = ("x", "dt", "A", "B", "C", "D", "z", "dt_bias", "initial_state")
+_STEP_ARGUMENTS = (*_SCAN_ARGUMENTS[:-1], "state")

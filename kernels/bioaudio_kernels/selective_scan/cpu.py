@@ -11,24 +11,33 @@ from bioaudio_kernels.flat import empty_float32, flat, flat_rows
 from bioaudio_kernels.lane_math import LOG2_E
 from bioaudio_kernels.selective_scan.cpu_backward import backward
 from bioaudio_kernels.selective_scan.cpu_forward import forward
+from bioaudio_kernels.selective_scan.reference import selective_scan_reference
 
 
 def selective_scan_cpu(
     x: Float[Tensor, "batch length d_inner"],
-    dt: Float[Tensor, "batch length d_inner"],
-    A: Float[Tensor, "d_inner d_state"],
-    B: Float[Tensor, "batch length d_state"],
-    C: Float[Tensor, "batch length d_state"],
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
     D: Float[Tensor, " d_inner"] | None = None,
     z: Float[Tensor, "batch length d_inner"] | None = None,
     dt_bias: Float[Tensor, " d_inner"] | None = None,
-    initial_state: Float[Tensor, "batch d_inner d_state"] | None = None,
+    initial_state: Tensor | None = None,
     dt_softplus: bool = True,
-) -> tuple[Float[Tensor, "batch length d_inner"], Float[Tensor, "batch d_inner d_state"]]:
+    *,
+    cu_seqlens: Tensor | None = None,
+    reverse: bool = False,
+):
     """See `selective_scan`. Differentiable once; the first call on a machine compiles for some seconds.
 
     Computes in float32. delta * A must stay below 88, which any negative A and positive delta do.
     """
+    plain = dt.ndim == B.ndim == C.ndim == 3 and not A.is_complex()
+    if not plain or reverse or cu_seqlens is not None:
+        return selective_scan_reference(
+            x, dt, A, B, C, D, z, dt_bias, initial_state, dt_softplus, cu_seqlens=cu_seqlens, reverse=reverse
+        )
     given = (x, dt, A, B, C, D, z, dt_bias, initial_state)
     keep = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in given)
     y, final_state, _ = _scan(*given, dt_softplus, keep)

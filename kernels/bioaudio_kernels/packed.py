@@ -1,0 +1,58 @@
+"""Sequences of any lengths packed one after another in one row: the check of their borders."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+# Tensors found good: the length they fit and the version they had. On a GPU, reading them again would wait.
+_checked = WeakTensorKeyDictionary()
+
+
+def check_cu_seqlens(op: str, cu_seqlens: Tensor, batch: int, length: int) -> None:
+    """Check the borders of packed sequences: sequence i is steps cu_seqlens[i] to cu_seqlens[i + 1] - 1.
+
+    A tensor is read once and then remembered, until it is written to. Its values are not read while
+    torch.compile traces.
+
+    Args:
+        op: name of the op, for messages.
+        cu_seqlens: (n_sequences + 1,), int32 or int64, from 0 to `length`, non-decreasing; on any device.
+        batch: rows of the packed tensors, which must be one.
+        length: steps of the packed tensors.
+
+    Raises:
+        ValueError: saying what cu_seqlens is and what is allowed.
+    """
+    if cu_seqlens.dtype not in (torch.int32, torch.int64):
+        dtype = str(cu_seqlens.dtype).removeprefix("torch.")
+        raise ValueError(f"{op}: cu_seqlens is {dtype}, allowed are int32 and int64")
+    if cu_seqlens.ndim != 1 or cu_seqlens.numel() == 0:
+        raise ValueError(f"{op}: cu_seqlens has shape {tuple(cu_seqlens.shape)}, expected (n_sequences + 1,)")
+    if batch != 1:
+        raise ValueError(
+            f"{op}: cu_seqlens packs sequences into one row, but the batch is {batch}; allowed is 1"
+        )
+    if torch.compiler.is_compiling():
+        return
+    known = (length, None if cu_seqlens.is_inference() else cu_seqlens._version)
+    if known[1] is not None and _checked.get(cu_seqlens) == known:
+        return
+    _check_values(op, cu_seqlens.tolist(), length)
+    _checked[cu_seqlens] = known
+
+
+def _check_values(op: str, borders: list[int], length: int) -> None:
+    if (borders[0], borders[-1]) != (0, length):
+        raise ValueError(
+            f"{op}: cu_seqlens goes from {borders[0]} to {borders[-1]}, "
+            f"allowed is from 0 to the length {length}"
+        )
+    for i, (start, stop) in enumerate(pairwise(borders)):
+        if stop < start:
+            raise ValueError(
+                f"{op}: cu_seqlens decreases: sequence {i} has length {stop - start}, allowed is 0 or more"
+            )
