@@ -108,7 +108,7 @@ def selective_scan_step(
     tensors = (x, dt, A, B, C, D, z, dt_bias, state)
     check_step("selective_scan_step", dict(zip(_STEP_ARGUMENTS, tensors, strict=True)))
     if resolve_backend("selective_scan_step", backend, *tensors) == "triton":
-        from bioaudio_kernels.selective_scan.triton_op import selective_scan_step_triton
+        from bioaudio_kernels.selective_scan.triton_step import selective_scan_step_triton
 
         return selective_scan_step_triton(*tensors, dt_softplus)
     return selective_scan_step_reference(*tensors, dt_softplus)
