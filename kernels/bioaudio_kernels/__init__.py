@@ -2,6 +2,7 @@
 
 from bioaudio_kernels.backend import BACKENDS, Backend, available_backends, resolve_backend
 from bioaudio_kernels.causal_conv1d import causal_conv1d, causal_conv1d_step
+from bioaudio_kernels.lti_scan import discretize_bilinear, discretize_zoh, lti_scan, lti_step
 from bioaudio_kernels.selective_scan import selective_scan, selective_scan_step
 
 __all__ = [
@@ -10,6 +11,10 @@ __all__ = [
     "available_backends",
     "causal_conv1d",
     "causal_conv1d_step",
+    "discretize_bilinear",
+    "discretize_zoh",
+    "lti_scan",
+    "lti_step",
     "resolve_backend",
     "selective_scan",
     "selective_scan_step",

@@ -1,0 +1,66 @@
+"""The carry over chunks on Triton: a lane is one state of one channel of one sequence."""
+
+# No `from __future__ import annotations` here: Triton reads the kernels' annotations.
+
+import torch
+import triton
+from jaxtyping import Float
+from torch import Tensor
+
+from bioaudio_kernels.lti_scan.carry_kernels import carry_back_kernel, carry_kernel
+
+LANES = 32
+"""States of a program, which is one warp: lanes are few, and every warp runs through all chunks."""
+UNROLL = 8
+"""Chunks whose loads are issued together: the carry itself is two dependent operations a chunk."""
+
+
+def carry_triton(
+    sums: Float[Tensor, "d_inner batch chunks rows"],
+    advance: Float[Tensor, "d_inner rows"],
+    start: Float[Tensor, "d_inner batch rows"],
+    is_complex: bool,
+) -> tuple[Float[Tensor, "d_inner batch chunks rows"], Float[Tensor, "d_inner batch rows"]]:
+    """See `carry.carry`; float32, and contiguous but for `advance`."""
+    entering, end = torch.empty_like(sums), torch.empty_like(start)
+    grid, sizes, constants = _launch(sums, is_complex)
+    with torch.cuda.device_of(sums):
+        carry_kernel[grid](sums, advance.contiguous(), start.contiguous(), entering, end, *sizes, **constants)
+    return entering, end
+
+
+def carry_back_triton(
+    sums: Float[Tensor, "d_inner batch chunks rows"],
+    advance: Float[Tensor, "d_inner rows"],
+    start: Float[Tensor, "d_inner batch rows"],
+    entering: Float[Tensor, "d_inner batch chunks rows"],
+    is_complex: bool,
+) -> tuple[
+    Float[Tensor, "d_inner batch chunks rows"],
+    Float[Tensor, "d_inner batch rows"],
+    Float[Tensor, "d_inner rows"],
+]:
+    """See `carry.carry_back`; float32, and contiguous but for `advance`."""
+    leaving, first, d_advance = torch.empty_like(sums), torch.empty_like(start), torch.empty_like(start)
+    grid, sizes, constants = _launch(sums, is_complex)
+    with torch.cuda.device_of(sums):
+        carry_back_kernel[grid](
+            sums,
+            advance.contiguous(),
+            start.contiguous(),
+            entering,
+            leaving,
+            first,
+            d_advance,
+            *sizes,
+            **constants,
+        )
+    return leaving, first, d_advance.sum(1)
+
+
+def _launch(sums: Tensor, is_complex: bool) -> tuple[tuple[int], tuple[int, int, int, int], dict[str, int]]:
+    d_inner, batch, chunks, rows = sums.shape
+    d_state = rows // 2 if is_complex else rows
+    lanes = d_inner * batch * d_state
+    constants = {"COMPLEX": is_complex, "BLOCK": LANES, "UNROLL": UNROLL, "num_warps": 1}
+    return (triton.cdiv(lanes, LANES),), (lanes, batch, chunks, d_state), constants
