@@ -1,4 +1,4 @@
-"""exp2, sigmoid and softplus of eight lanes: accurate where slow states and small steps need it."""
+"""exp2, sigmoid, softplus, cosine and sine of lanes: accurate where slow states and small steps need it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from bioaudio_kernels.simd import (
     load,
     masked_load,
     masked_store,
+    negated_if_odd,
     store,
     where_negative,
 )
@@ -38,6 +39,15 @@ _E1, _E2, _E3, _E4, _E5 = map(
 )
 _L1, _L2, _L3, _L4 = map(
     np.float32, [0.33333208142417736, 0.20010763646640767, 0.14000902146339048, 0.14005996032639811]
+)
+# Minimax fits on [0, 1/4]: of relative error, sin(pi r) / r in r^2; of absolute error, (cos(pi r) - 1) / r^2.
+_S0, _S1, _S2, _S3, _S4 = map(
+    np.float32,
+    [3.1415926370684186, -5.167709693658479, 2.550069850798978, -0.5982427790596917, 0.07756153170471392],
+)
+_C1, _C2, _C3, _C4, _C5 = map(
+    np.float32,
+    [-4.934802157092045, 4.058709605597853, -1.3352159700849806, 0.23495273016676832, -0.024418177881333797],
 )
 
 
@@ -85,6 +95,21 @@ def softplus_and_sigmoid(x):
     series = fma(fma(fma(_L4, w, _L3), w, _L2), w, _L1)
     log1p = _TWO * fma(s * w, series, s)
     return where_negative(x, _ZERO, x) + log1p, where_negative(x, e, _ONE) / (e + _ONE)
+
+
+@inlined
+def cos_and_sin(x, half_turns, half_turns_rest):
+    """Cosine and sine of pi * x * (half_turns + half_turns_rest), for less than 2^21 half turns.
+
+    The product with the two parts keeps its fraction to 1e-7 of a half turn however many whole ones there
+    are.
+    """
+    shifted = fma(x, half_turns, _ROUND)
+    r = fma(x, half_turns_rest, fma(x, half_turns, -(shifted - _ROUND)))
+    w = r * r
+    cosine = fma(fma(fma(fma(fma(_C5, w, _C4), w, _C3), w, _C2), w, _C1), w, _ONE)
+    sine = r * fma(fma(fma(fma(_S4, w, _S3), w, _S2), w, _S1), w, _S0)
+    return negated_if_odd(cosine, shifted), negated_if_odd(sine, shifted)
 
 
 @inlined

@@ -4,7 +4,8 @@ Numba vectorises a loop only if LLVM can prove that its arrays do not overlap, w
 with ten of them. Here the vectors are explicit: they never depend on a compiler's luck, accumulators stay in
 registers, and every sum has one fixed order. LLVM splits the lanes where a machine's registers are narrower.
 
-Operators `+ - * /` work between lanes, and between lanes and a float32, which then counts in every lane.
+Operators `+ - * /` work between lanes, and between lanes and a float32, which then counts in every lane;
+`-` also before lanes.
 """
 
 from __future__ import annotations
@@ -73,6 +74,14 @@ for _symbol, _instruction in (
     (operator.truediv, "fdiv"),
 ):
     _define_operator(_symbol, _instruction)
+
+
+infer_global(operator.neg)(type("_NegTemplate", (ConcreteTemplate,), {"cases": [signature(_lanes, _lanes)]}))
+
+
+@lower_builtin(operator.neg, _lanes)
+def _negate(context: Any, builder: Any, signature: Any, operands: Any) -> Any:
+    return builder.fneg(operands[0])
 
 
 def _address(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
@@ -248,5 +257,17 @@ def add_to_exponent(typingctx, value, shifted):
         value, shifted = (builder.bitcast(argument, _INTS) for argument in arguments)
         exponent = builder.shl(shifted, ir.Constant(_INTS, [23] * LANES))
         return builder.bitcast(builder.add(value, exponent), _FLOATS)
+
+    return _lanes(_lanes, _lanes), generate
+
+
+@_lane_function
+def negated_if_odd(typingctx, value, shifted):
+    """value * (-1)^k, where `shifted` is k + 1.5 * 2^23, so that k stands in its low bits."""
+
+    def generate(context, builder, signature, arguments):
+        value, shifted = (builder.bitcast(argument, _INTS) for argument in arguments)
+        sign = builder.shl(shifted, ir.Constant(_INTS, [31] * LANES))
+        return builder.bitcast(builder.xor(value, sign), _FLOATS)
 
     return _lanes(_lanes, _lanes), generate

@@ -6,6 +6,7 @@ import multiprocessing
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,13 @@ from scan_cases import ScanCase, cast, gradients, random_like
 from torch import Tensor
 
 CASE = ScanCase(batch=2, length=140, d_inner=200, d_state=16)
+SMALL = ScanCase(batch=2, length=5, d_inner=9, d_state=3)
+FORMS = [
+    SMALL,
+    replace(SMALL, absent=frozenset({"D", "z", "dt_bias", "initial_state"})),
+    replace(SMALL, complex=frozenset("AB"), B="grouped", n_groups=3, C="constant", dt="constant"),
+    replace(SMALL, batch=1, cuts=(2, 2), reverse=True, C="grouped", n_groups=3),
+]
 
 
 def scan_with_gradients(arguments: list[Any]) -> list[Tensor]:
@@ -123,22 +131,30 @@ def test_nothing_of_length_times_state_is_allocated() -> None:
     assert allocated < 4 * case.length * case.d_inner * case.d_state / 3
 
 
+OPCHECKS = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
+
+
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
-def test_operators_pass_opcheck() -> None:
-    tests = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
-    every = cast(ScanCase(batch=2, length=5, d_inner=9, d_state=3).tensors(), torch.float32)
-    bare = [None if i in (5, 6, 7, 8) else tensor for i, tensor in enumerate(every)]
-    for tensors in (every, bare):
-        torch.library.opcheck(_scan, (*tensors, True, True), test_utils=tests)
-    fixed = [None if tensor is None else tensor.detach() for tensor in every]
-    y, state, checkpoints = _scan(*fixed, True, True)
-    torch.library.opcheck(_scan_backward, (y, state, *fixed[:-1], checkpoints, True), test_utils=tests[:3])
+@pytest.mark.parametrize("case", FORMS)
+def test_scan_operators_pass_opcheck(case: ScanCase) -> None:
+    tensors = cast(case.tensors(), torch.float32)
+    options = case.options()
+    cu_seqlens, reverse = options["cu_seqlens"], options["reverse"]
+    torch.library.opcheck(_scan, (*tensors, cu_seqlens, True, reverse, True), test_utils=OPCHECKS)
+    fixed = [None if tensor is None else tensor.detach() for tensor in tensors]
+    y, state, checkpoints = _scan(*fixed, cu_seqlens, True, reverse, True)
+    given = (y, state, *fixed[:-1], cu_seqlens, checkpoints, True, reverse)
+    torch.library.opcheck(_scan_backward, given, test_utils=OPCHECKS[:3])
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+def test_convolution_operators_pass_opcheck() -> None:
     shapes = ((2, 5, 9), (9, 4), (9,), (2, 3, 9))
     x, weight, bias, state = (torch.randn(shape, requires_grad=True) for shape in shapes)
-    torch.library.opcheck(_conv, (x, weight, bias, state, True), test_utils=tests)
-    torch.library.opcheck(_conv, (x, weight, None, state, False), test_utils=tests)
+    torch.library.opcheck(_conv, (x, weight, bias, state, True), test_utils=OPCHECKS)
+    torch.library.opcheck(_conv, (x, weight, None, state, False), test_utils=OPCHECKS)
     plain = [tensor.detach() for tensor in (x, x, weight, bias, state)]
-    torch.library.opcheck(_conv_backward, (*plain, True), test_utils=tests[:3])
+    torch.library.opcheck(_conv_backward, (*plain, True), test_utils=OPCHECKS[:3])
 
 
 def test_the_ops_compile_to_one_graph_each_way() -> None:
