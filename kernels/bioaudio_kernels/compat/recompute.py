@@ -1,0 +1,78 @@
+"""Tensors that autograd makes again in the backward pass instead of keeping them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Recompute:
+    """Inside `with recompute:`, a tensor given to `make_again` is not kept for the backward pass.
+
+    There its function runs, once, when the first of the operations that read the tensor needs it. It must
+    give the same numbers: a pure function of tensors that autograd keeps anyhow. torch.compile has a rule of
+    its own for what to make again, so nothing happens while it traces.
+    """
+
+    def __init__(self, *, active: bool = True) -> None:
+        self._makers: dict[int, _Maker] = {}
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, _unpack)
+        self._active = active and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+    def __enter__(self) -> Recompute:
+        if self._active:
+            self._hooks.__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        if self._active:
+            self._hooks.__exit__(*exception)
+
+    def make_again(self, tensor: Tensor, function: Callable[[], Tensor]) -> Tensor:
+        """The tensor, which is `function()` and shares its memory with no other."""
+        if self._active and tensor.numel():
+            self._makers[tensor.untyped_storage().data_ptr()] = _Maker(function, tensor)
+        return tensor
+
+    def _pack(self, tensor: Tensor) -> Tensor | _View:
+        maker = self._makers.get(tensor.untyped_storage().data_ptr())
+        if maker is None or tensor.dtype != maker.dtype:
+            return tensor
+        return _View(maker, tensor.shape, tensor.stride(), int(tensor.storage_offset()))
+
+
+class _Maker:
+    """A function, the autocast it ran under, and its result once the backward pass has asked for it."""
+
+    def __init__(self, function: Callable[[], Tensor], tensor: Tensor) -> None:
+        device = tensor.device.type
+        self.dtype = tensor.dtype
+        self._function = function
+        self._autocast = torch.autocast(
+            device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+        )
+        self._result: Tensor | None = None
+
+    def result(self) -> Tensor:
+        if self._result is None:
+            with torch.no_grad(), self._autocast:
+                self._result = self._function()
+        return self._result
+
+
+class _View(NamedTuple):
+    """A view of what a maker makes. Autograd drops it after use, and the last one takes the result along."""
+
+    maker: _Maker
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    offset: int
+
+
+def _unpack(packed: Tensor | _View) -> Tensor:
+    if isinstance(packed, Tensor):
+        return packed
+    return packed.maker.result().as_strided(packed.shape, packed.stride, packed.offset)

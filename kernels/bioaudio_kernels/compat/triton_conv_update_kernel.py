@@ -1,0 +1,60 @@
+# type: ignore  (Triton's language is not Python: pyright cannot type it)
+# ruff: noqa: RUF005  (and it has no unpacking)
+"""The kernel of the convolution's decoding steps. Names as in the scan's kernels."""
+
+from __future__ import annotations
+
+import triton.language as tl
+
+from bioaudio_kernels.causal_conv1d.triton_rows import activate, load_taps, push
+from bioaudio_kernels.selective_scan.triton_math import load_lanes
+from bioaudio_kernels.triton_jit import jit
+
+
+@jit(do_not_specialize=["length"])
+def conv_update_kernel(
+    p_x, s_x, p_state, s_state, p_weight, s_weight, p_bias, s_bias, p_seqlens, s_seqlens, p_rows, s_rows, p_y,
+    channels, length, state_len,
+    WIDTH: tl.constexpr, SILU: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """y (batch, channels, length), and the cache (rows, channels, state_len) with x taken up in place.
+
+    With `seqlens` the cache is a ring and x begins at place seqlens % state_len; without, the last input is
+    its last column. Grid: (channel blocks * batch,). A lane works through its channels on its own.
+    """
+    n_blocks = tl.cdiv(channels, BLOCK)
+    pid = tl.program_id(0)
+    i_b = (pid // n_blocks).to(tl.int64)
+    c = ((pid % n_blocks) * BLOCK + tl.arange(0, BLOCK)).to(tl.int64)
+    row = i_b if p_rows is None else tl.load(p_rows + i_b * s_rows).to(tl.int64)
+    mask = c < tl.where(row >= 0, channels, 0)
+    p_state += row * s_state[0] + c * s_state[1]
+    p_x += i_b * s_x[0] + c * s_x[1]
+    p_y += (i_b * channels + c) * length
+    taps = load_taps(p_weight, s_weight, c, mask, WIDTH)
+    bias = 0.0 if p_bias is None else load_lanes(p_bias + c * s_bias, mask)
+    if p_seqlens is None:
+        place = tl.cast(state_len, tl.int64) - length
+        oldest = tl.cast(state_len, tl.int64) - (WIDTH - 1)
+    else:
+        place = tl.load(p_seqlens + i_b * s_seqlens).to(tl.int64) % state_len
+        oldest = place + state_len - (WIDTH - 1)
+    window = ()
+    for k in tl.static_range(WIDTH - 1):
+        window = window + (load_lanes(p_state + (oldest + k) % state_len * s_state[2], mask),)
+    if p_seqlens is None:
+        for j in range(0, tl.maximum(state_len - length, 0)):
+            tl.store(
+                p_state + j * s_state[2], tl.load(p_state + (j + length) * s_state[2], mask=mask), mask=mask
+            )
+    for t in range(length):
+        x = load_lanes(p_x + t * s_x[2], mask)
+        total = taps[WIDTH - 1] * x + bias
+        for k in tl.static_range(WIDTH - 1):
+            total += taps[k] * window[k]
+        tl.store(p_y + t, activate(total, SILU), mask=c < channels)
+        if p_seqlens is None:
+            tl.store(p_state + (place + t) * s_state[2], x, mask=mask & (place + t >= 0))
+        else:
+            tl.store(p_state + (place + t) % state_len * s_state[2], x, mask=mask)
+        window = push(window, x, WIDTH - 1)
