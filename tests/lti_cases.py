@@ -71,13 +71,13 @@ class LtiCase:
         return torch.complex(dt * real, dt * imaginary).to(torch.complex128)
 
 
-def lti_cases(max_length: int = 150) -> st.SearchStrategy[LtiCase]:
+def lti_cases(max_length: int = 150, max_d_inner: int = 5) -> st.SearchStrategy[LtiCase]:
     """Cases around the borders that matter: one step, one channel, one state, every option."""
     return st.builds(
         LtiCase,
         batch=st.integers(1, 3),
         length=st.integers(1, max_length),
-        d_inner=st.integers(1, 5),
+        d_inner=st.integers(1, max_d_inner),
         d_state=st.integers(1, 18),
         complex_decay=st.booleans(),
         real_maps=st.booleans(),

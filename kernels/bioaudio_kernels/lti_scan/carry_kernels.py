@@ -13,21 +13,22 @@ from bioaudio_kernels.triton_jit import jit
 
 
 @jit
-def _places(lanes, batch, chunks, d_state, BLOCK: tl.constexpr, COMPLEX: tl.constexpr):
-    """Of a program's lanes: a mask, and where each one's decay, edge state and first chunk lie."""
+def _places(batch, chunks, d_state, BLOCK: tl.constexpr, COMPLEX: tl.constexpr):
+    """Of a program's lanes: their numbers, and where each one's decay, edge state and first chunk lie."""
     lane = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     sequence, n = lane // d_state, lane % d_state
     rows = 2 * d_state if COMPLEX else d_state
-    return lane < lanes, sequence // batch * rows + n, sequence * rows + n, sequence * chunks * rows + n
+    return lane, sequence // batch * rows + n, sequence * rows + n, sequence * chunks * rows + n
 
 
-@jit
+@jit(do_not_specialize=["lanes", "batch", "chunks", "d_state"])
 def carry_kernel(
     sums, advance, start, entering, end, lanes, batch, chunks, d_state,
     COMPLEX: tl.constexpr, BLOCK: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
     """entering[c] = h, then h = advance * h + sums[c], from `start` to `end`."""
-    mask, decay, edge, at = _places(lanes, batch, chunks, d_state, BLOCK, COMPLEX)
+    lane, decay, edge, at = _places(batch, chunks, d_state, BLOCK, COMPLEX)
+    mask = lane < lanes
     rows = 2 * d_state if COMPLEX else d_state
     a_re = tl.load(advance + decay, mask=mask)
     h_re = tl.load(start + edge, mask=mask)
@@ -37,15 +38,15 @@ def carry_kernel(
     for group in range(0, chunks, UNROLL):
         s_re, s_im = (), ()
         for u in tl.static_range(UNROLL):
-            exists = mask & (group + u < chunks)
+            exists = lane < tl.where(group + u < chunks, lanes, 0)
             s_re = s_re + (tl.load(sums + at + u * rows, mask=exists),)
             if COMPLEX:
                 s_im = s_im + (tl.load(sums + at + u * rows + d_state, mask=exists),)
         for u in tl.static_range(UNROLL):
-            exists = group + u < chunks
-            tl.store(entering + at + u * rows, h_re, mask=mask & exists)
+            exists = lane < tl.where(group + u < chunks, lanes, 0)
+            tl.store(entering + at + u * rows, h_re, mask=exists)
             if COMPLEX:
-                tl.store(entering + at + u * rows + d_state, h_im, mask=mask & exists)
+                tl.store(entering + at + u * rows + d_state, h_im, mask=exists)
                 new_re = a_re * h_re + (s_re[u] - a_im * h_im)
                 new_im = a_re * h_im + (s_im[u] + a_im * h_re)
                 h_im = tl.where(exists, new_im, h_im)
@@ -58,13 +59,14 @@ def carry_kernel(
         tl.store(end + edge + d_state, h_im, mask=mask)
 
 
-@jit
+@jit(do_not_specialize=["lanes", "batch", "chunks", "d_state"])
 def carry_back_kernel(
     sums, advance, start, entering, leaving, first, d_advance, lanes, batch, chunks, d_state,
     COMPLEX: tl.constexpr, BLOCK: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
     """leaving[c] = g, then g = conj(advance) * g + sums[c], backwards; d_advance = sum_c conj(entering) g."""
-    mask, decay, edge, at = _places(lanes, batch, chunks, d_state, BLOCK, COMPLEX)
+    lane, decay, edge, at = _places(batch, chunks, d_state, BLOCK, COMPLEX)
+    mask = lane < lanes
     rows = 2 * d_state if COMPLEX else d_state
     a_re = tl.load(advance + decay, mask=mask)
     g_re = tl.load(start + edge, mask=mask)
@@ -73,21 +75,21 @@ def carry_back_kernel(
         a_im = tl.load(advance + decay + d_state, mask=mask)
         g_im = tl.load(start + edge + d_state, mask=mask)
         d_im = tl.zeros([BLOCK], tl.float32)
-    at += (chunks - 1) * rows.to(tl.int64)
+    at += (chunks - 1).to(tl.int64) * rows
     for group in range(0, chunks, UNROLL):
         s_re, s_im, h_re, h_im = (), (), (), ()
         for u in tl.static_range(UNROLL):
-            exists = mask & (group + u < chunks)
+            exists = lane < tl.where(group + u < chunks, lanes, 0)
             s_re = s_re + (tl.load(sums + at - u * rows, mask=exists),)
             h_re = h_re + (tl.load(entering + at - u * rows, mask=exists, other=0.0),)
             if COMPLEX:
                 s_im = s_im + (tl.load(sums + at - u * rows + d_state, mask=exists),)
                 h_im = h_im + (tl.load(entering + at - u * rows + d_state, mask=exists, other=0.0),)
         for u in tl.static_range(UNROLL):
-            exists = group + u < chunks
-            tl.store(leaving + at - u * rows, g_re, mask=mask & exists)
+            exists = lane < tl.where(group + u < chunks, lanes, 0)
+            tl.store(leaving + at - u * rows, g_re, mask=exists)
             if COMPLEX:
-                tl.store(leaving + at - u * rows + d_state, g_im, mask=mask & exists)
+                tl.store(leaving + at - u * rows + d_state, g_im, mask=exists)
                 d_re += h_re[u] * g_re + h_im[u] * g_im
                 d_im += h_re[u] * g_im - h_im[u] * g_re
                 new_re = a_re * g_re + (s_re[u] + a_im * g_im)

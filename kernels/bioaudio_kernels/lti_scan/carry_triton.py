@@ -21,8 +21,8 @@ def carry_triton(
     start: Float[Tensor, "d_inner batch rows"],
     is_complex: bool,
 ) -> tuple[Float[Tensor, "d_inner batch chunks rows"], Float[Tensor, "d_inner batch rows"]]:
-    """See `carry.carry`; float32, and contiguous but for `advance`."""
-    entering, end = torch.empty_like(sums), torch.empty_like(start)
+    """See `carry.carry`; float32; `sums` and `entering` contiguous."""
+    entering, end = torch.empty_like(sums), start.new_empty(start.shape)
     grid, sizes, constants = _launch(sums, is_complex)
     with torch.cuda.device_of(sums):
         carry_kernel[grid](sums, advance.contiguous(), start.contiguous(), entering, end, *sizes, **constants)
@@ -40,8 +40,9 @@ def carry_back_triton(
     Float[Tensor, "d_inner batch rows"],
     Float[Tensor, "d_inner rows"],
 ]:
-    """See `carry.carry_back`; float32, and contiguous but for `advance`."""
-    leaving, first, d_advance = torch.empty_like(sums), torch.empty_like(start), torch.empty_like(start)
+    """See `carry.carry_back`; float32; `sums` and `entering` contiguous."""
+    leaving = torch.empty_like(sums)
+    first, d_advance = (start.new_empty(start.shape) for _ in range(2))
     grid, sizes, constants = _launch(sums, is_complex)
     with torch.cuda.device_of(sums):
         carry_back_kernel[grid](

@@ -1,0 +1,82 @@
+"""The time-invariant scan on Triton: on a GPU with -m gpu, and on the CPU inside Triton's interpreter.
+
+Kernels are interpreted only if TRITON_INTERPRET=1 was set before Triton was imported, so the interpreter
+needs a process of its own: test_triton_interpreter.py runs this file in one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from bioaudio_kernels import lti_scan
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from lti_cases import LtiCase, cast, lti_cases, results_and_gradients
+from tolerances import GRADIENT_RTOL, OUTPUT_RTOL, assert_close
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICES = ["cpu"] if INTERPRETED else [pytest.param("cuda", marks=pytest.mark.gpu)]
+
+on_every_device = pytest.mark.parametrize("device", DEVICES)
+several = settings(
+    max_examples=4 if INTERPRETED else 40,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+
+
+@pytest.fixture(autouse=True)
+def _poisoned_memory() -> Iterator[None]:
+    """torch.empty gives NaN: whatever a kernel forgets to write, or reads too early, shows."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def assert_matches_reference(case: LtiCase, dtype: torch.dtype, device: str, **options: Any) -> None:
+    exact = case.tensors(x_dtype=dtype)
+    fast = [t if t is None else t.detach().to(device).requires_grad_() for t in cast(exact, dtype)]
+    expected = results_and_gradients(lti_scan, exact, backend="reference")
+    actual = results_and_gradients(lti_scan, fast, backend="triton", **options)
+    for name, tensor in expected.items():
+        table = GRADIENT_RTOL if name.startswith("d_") else OUTPUT_RTOL
+        assert_close(actual[name].cpu(), tensor, table[dtype if name in ("y", "d_x") else torch.float32], name)
+
+
+@on_every_device
+@several
+@given(
+    lti_cases(max_length=20 if INTERPRETED else 700, max_d_inner=3),
+    st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
+)
+def test_chunks_match_reference(device: str, case: LtiCase, dtype: torch.dtype) -> None:
+    assert_matches_reference(case, dtype, device, method="chunks")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("is_complex", [True, False])
+def test_many_chunks_match_reference(is_complex: bool) -> None:
+    case = LtiCase(batch=2, length=9000, d_inner=40, d_state=32, complex_decay=is_complex)
+    assert_matches_reference(case, torch.float32, "cuda", method="chunks")
+
+
+@on_every_device
+def test_more_chunks_than_are_loaded_together(device: str) -> None:
+    """Chunks of 8 steps: 19 of them, in groups of 8, and a rest of 3 steps."""
+    for is_complex in (True, False):
+        case = LtiCase(batch=1, length=155, d_inner=2, d_state=3, complex_decay=is_complex)
+        assert_matches_reference(case, torch.float32, device, method="chunks")
+
+
+@on_every_device
+def test_same_bits_twice(device: str) -> None:
+    case = LtiCase(batch=2, length=100, d_inner=9, d_state=5)
+    fast = [t.detach().to(device).requires_grad_() for t in cast(case.tensors(), torch.float32)]
+    first, second = (results_and_gradients(lti_scan, fast, method="chunks") for _ in range(2))
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
