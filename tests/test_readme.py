@@ -30,7 +30,7 @@ CUT_DOWN = {
     ],
     "finetune": ["--schedule.epochs=2", "--schedule.steps_per_epoch=1", "--evaluation.windows=2"],
     "evaluate": ["--lengths=[256, 1024]", "--precision=32-true"],
-    "bench": ["--length=64", "--d_model=16", "--rounds=1", "--seconds=0.1"],
+    "bench": ["--lengths=64", "--d_model=16", "--rounds=1", "--seconds=0.1"],
     "download": ["--mirror=mirror"],
 }
 

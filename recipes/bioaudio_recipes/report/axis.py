@@ -49,6 +49,23 @@ def span(values: Iterable[float], from_zero: bool = False) -> tuple[float, float
     return low - extra, high + extra
 
 
+def log_span(values: Iterable[float]) -> tuple[float, float]:
+    """Limits of a logarithmic axis that holds the values, all above 0, with a margin of equal ratio."""
+    found = list(values)
+    low, high = min(found), max(found)
+    factor = (high / low) ** MARGIN if high > low else 2.0
+    return low / factor, high * factor
+
+
+def decades(low: float, high: float) -> list[float]:
+    """Powers of ten within the limits; where they are fewer than three, twice and five times them too."""
+    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    tens = [10.0**e for e in exponents if low <= 10.0**e <= high]
+    if len(tens) >= 3:
+        return tens
+    return [m * 10.0**e for e in exponents for m in (1, 2, 5) if low <= m * 10.0**e <= high]
+
+
 def tick_labels(ticks: list[float]) -> list[str]:
     """Labels with as many decimals as tell the ticks apart, the same for all; thousands as k, M, ..."""
     largest = max(map(abs, ticks), default=0.0)

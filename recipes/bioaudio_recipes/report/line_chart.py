@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from bioaudio_recipes.report.axis import Axis, span, tick_labels
+from bioaudio_recipes.report.axis import Axis, decades, log_span, span, tick_labels
 from bioaudio_recipes.report.markup import Markup, element
 
 WIDTH, HEIGHT = 480, 300
@@ -76,6 +76,7 @@ class LineChart:
     """Values to label on the x axis; empty for round ones."""
     x_text: Callable[[float], str] | None = None
     """How a value of the x axis is written."""
+    y_log: bool = False
     y_from_zero: bool = False
     """Whether the y axis starts at 0."""
     y_limits: tuple[float, float] | None = None
@@ -87,25 +88,30 @@ class LineChart:
         Args:
             identifier: unique on the page; ties title, description and clip path to the chart.
         """
-        x, y = self._axes()
-        clip = f"{identifier}-clip"
-        frame = element("rect", x=LEFT, y=TOP, width=WIDTH - LEFT - RIGHT, height=HEIGHT - TOP - BOTTOM)
         return element(
             "svg",
-            element("title", self.title, id=f"{identifier}-title"),
-            element("desc", self.description, id=f"{identifier}-desc"),
-            element("defs", element("clipPath", frame, id=clip)),
-            *self._bands(x),
-            *self._grid(x, y),
-            *self._rules(y),
-            element("g", *(part for s in self.series for part in _line(s, x, y)), clip_path=f"url(#{clip})"),
-            *self._rule_labels(y),
-            *self._point_labels(x, y),
+            *self.parts(identifier),
             viewBox=f"0 0 {WIDTH} {HEIGHT}",
             role="img",
             aria_labelledby=f"{identifier}-title {identifier}-desc",
             class_="chart",
         )
+
+    def parts(self, identifier: str) -> Iterator[Markup]:
+        """What is inside the `svg` element, `WIDTH` by `HEIGHT`."""
+        x, y = self._axes()
+        clip = f"{identifier}-clip"
+        frame = element("rect", x=LEFT, y=TOP, width=WIDTH - LEFT - RIGHT, height=HEIGHT - TOP - BOTTOM)
+        yield element("title", self.title, id=f"{identifier}-title")
+        yield element("desc", self.description, id=f"{identifier}-desc")
+        yield element("defs", element("clipPath", frame, id=clip))
+        yield from self._bands(x)
+        yield from self._grid(x, y)
+        yield from self._rules(y)
+        lines = (part for s in self.series for part in _line(s, x, y))
+        yield element("g", *lines, clip_path=f"url(#{clip})")
+        yield from self._rule_labels(y)
+        yield from self._point_labels(x, y)
 
     def legend(self) -> Markup:
         """Names of the series beside their colours, as a list; empty for a single series."""
@@ -123,11 +129,12 @@ class LineChart:
         if low == high:
             low, high = (low / 2, high * 2) if self.x_log else (min(low, 0), max(high, 1))
         ys = [v for s in self.series for values in (s.y, s.low, s.high) for v in values]
-        limits = self.y_limits or span([*ys, *(rule.y for rule in self.rules)], self.y_from_zero)
+        ys += [rule.y for rule in self.rules]
+        limits = self.y_limits or (log_span(ys) if self.y_log else span(ys, self.y_from_zero))
         inset = max(24 if s.point_labels else 10 if s.is_marked else 0 for s in self.series)
         return (
             Axis(low, high, LEFT + inset, WIDTH - RIGHT - inset, self.x_log),
-            Axis(*limits, HEIGHT - BOTTOM, TOP),
+            Axis(*limits, HEIGHT - BOTTOM, TOP, self.y_log),
         )
 
     def _bands(self, x: Axis) -> Iterator[Markup]:
@@ -147,8 +154,9 @@ class LineChart:
                 yield element("text", band.name, x=(start + end) / 2, y=TOP - 8, class_="note middle")
 
     def _grid(self, x: Axis, y: Axis) -> Iterator[Markup]:
-        y_ticks = y.ticks(5)
-        for value, label in zip(y_ticks, tick_labels(y_ticks), strict=True):
+        y_ticks = decades(y.low, y.high) if self.y_log else y.ticks(5)
+        y_labels = [f"{tick:,.10g}" for tick in y_ticks] if self.y_log else tick_labels(y_ticks)
+        for value, label in zip(y_ticks, y_labels, strict=True):
             at = y.place(value)
             yield element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=at, y2=at, class_="grid")
             yield element("text", label, x=LEFT - 8, y=at + 4, class_="end")
