@@ -54,7 +54,8 @@ def conv_update_kernel(
             total += taps[k] * window[k]
         tl.store(p_y + t, activate(total, SILU), mask=c < channels)
         if p_seqlens is None:
-            tl.store(p_state + (place + t) * s_state[2], x, mask=mask & (place + t >= 0))
+            kept = c < tl.where((row >= 0) & (place + t >= 0), channels, 0)
+            tl.store(p_state + (place + t) * s_state[2], x, mask=kept)
         else:
             tl.store(p_state + (place + t) % state_len * s_state[2], x, mask=mask)
         window = push(window, x, WIDTH - 1)
