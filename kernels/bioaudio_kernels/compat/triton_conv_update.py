@@ -8,7 +8,7 @@ from torch import Tensor
 from bioaudio_kernels.compat.triton_conv_update_kernel import conv_update_kernel
 
 BLOCK = 128
-"""Channels of a program, which is one warp: what a lane reads of the cache it must itself have written."""
+"""Channels of a program, which is one warp."""
 
 
 def conv_update_triton(

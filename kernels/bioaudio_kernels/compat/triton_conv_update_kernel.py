@@ -20,7 +20,7 @@ def conv_update_kernel(
     """y (batch, channels, length), and the cache (rows, channels, state_len) with x taken up in place.
 
     With `seqlens` the cache is a ring and x begins at place seqlens % state_len; without, the last input is
-    its last column. Grid: (channel blocks * batch,). A lane works through its channels on its own.
+    its last column. Grid: (channel blocks * batch,). One warp, so that it reads what it has written.
     """
     n_blocks = tl.cdiv(channels, BLOCK)
     pid = tl.program_id(0)
@@ -34,28 +34,25 @@ def conv_update_kernel(
     taps = load_taps(p_weight, s_weight, c, mask, WIDTH)
     bias = 0.0 if p_bias is None else load_lanes(p_bias + c * s_bias, mask)
     if p_seqlens is None:
-        place = tl.cast(state_len, tl.int64) - length
-        oldest = tl.cast(state_len, tl.int64) - (WIDTH - 1)
+        place = state_len - length
+        oldest = state_len - (WIDTH - 1)
     else:
-        place = tl.load(p_seqlens + i_b * s_seqlens).to(tl.int64) % state_len
-        oldest = place + state_len - (WIDTH - 1)
+        place = (tl.load(p_seqlens + i_b * s_seqlens) % state_len).to(tl.int32)
+        oldest = (place + state_len - (WIDTH - 1)) % state_len
+    step = tl.cast(s_state[2], tl.int64)
     window = ()
     for k in tl.static_range(WIDTH - 1):
-        window = window + (load_lanes(p_state + (oldest + k) % state_len * s_state[2], mask),)
+        at = oldest + k if p_seqlens is None else (oldest + k) % state_len
+        window = window + (load_lanes(p_state + at * step, mask),)
     if p_seqlens is None:
         for j in range(0, tl.maximum(state_len - length, 0)):
-            tl.store(
-                p_state + j * s_state[2], tl.load(p_state + (j + length) * s_state[2], mask=mask), mask=mask
-            )
+            tl.store(p_state + j * step, tl.load(p_state + (j + length) * step, mask=mask), mask=mask)
     for t in range(length):
-        x = load_lanes(p_x + t * s_x[2], mask)
+        x = load_lanes(p_x + tl.cast(t, tl.int64) * s_x[2], mask)
         total = taps[WIDTH - 1] * x + bias
         for k in tl.static_range(WIDTH - 1):
             total += taps[k] * window[k]
         tl.store(p_y + t, activate(total, SILU), mask=c < channels)
-        if p_seqlens is None:
-            kept = c < tl.where((row >= 0) & (place + t >= 0), channels, 0)
-            tl.store(p_state + (place + t) * s_state[2], x, mask=kept)
-        else:
-            tl.store(p_state + (place + t) % state_len * s_state[2], x, mask=mask)
+        at = place + t if p_seqlens is None else (place + t) % state_len
+        tl.store(p_state + at * step, x, mask=c < tl.where((row >= 0) & (at >= 0), channels, 0))
         window = push(window, x, WIDTH - 1)
