@@ -45,7 +45,9 @@ def assert_matches_reference(case: LtiCase, dtype: torch.dtype, device: str, **o
     actual = results_and_gradients(lti_scan, fast, backend="triton", **options)
     for name, tensor in expected.items():
         table = GRADIENT_RTOL if name.startswith("d_") else OUTPUT_RTOL
-        assert_close(actual[name].cpu(), tensor, table[dtype if name in ("y", "d_x") else torch.float32], name)
+        assert_close(
+            actual[name].cpu(), tensor, table[dtype if name in ("y", "d_x") else torch.float32], name
+        )
 
 
 @on_every_device
@@ -67,7 +69,7 @@ def test_many_chunks_match_reference(is_complex: bool) -> None:
 
 @on_every_device
 def test_more_chunks_than_are_loaded_together(device: str) -> None:
-    """Chunks of 8 steps: 19 of them, in groups of 8, and a rest of 3 steps."""
+    """Chunks of 8 steps: 19 of them, in groups of 16, and a rest of 3 steps."""
     for is_complex in (True, False):
         case = LtiCase(batch=1, length=155, d_inner=2, d_state=3, complex_decay=is_complex)
         assert_matches_reference(case, torch.float32, device, method="chunks")

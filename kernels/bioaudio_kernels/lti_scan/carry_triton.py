@@ -11,8 +11,8 @@ from bioaudio_kernels.lti_scan.carry_kernels import carry_back_kernel, carry_ker
 
 LANES = 32
 """States of a program, which is one warp: lanes are few, and every warp runs through all chunks."""
-UNROLL = 8
-"""Chunks whose loads are issued together: the carry itself is two dependent operations a chunk."""
+UNROLL, UNROLL_BACK = 16, 8
+"""Chunks whose loads are issued together, twice as many numbers each backwards: what the registers hold."""
 
 
 def carry_triton(
@@ -23,7 +23,7 @@ def carry_triton(
 ) -> tuple[Float[Tensor, "d_inner batch chunks rows"], Float[Tensor, "d_inner batch rows"]]:
     """See `carry.carry`; float32; `sums` and `entering` contiguous."""
     entering, end = torch.empty_like(sums), start.new_empty(start.shape)
-    grid, sizes, constants = _launch(sums, is_complex)
+    grid, sizes, constants = _launch(sums, is_complex, UNROLL)
     with torch.cuda.device_of(sums):
         carry_kernel[grid](sums, advance.contiguous(), start.contiguous(), entering, end, *sizes, **constants)
     return entering, end
@@ -43,7 +43,7 @@ def carry_back_triton(
     """See `carry.carry_back`; float32; `sums` and `entering` contiguous."""
     leaving = torch.empty_like(sums)
     first, d_advance = (start.new_empty(start.shape) for _ in range(2))
-    grid, sizes, constants = _launch(sums, is_complex)
+    grid, sizes, constants = _launch(sums, is_complex, UNROLL_BACK)
     with torch.cuda.device_of(sums):
         carry_back_kernel[grid](
             sums,
@@ -59,9 +59,11 @@ def carry_back_triton(
     return leaving, first, d_advance.sum(1)
 
 
-def _launch(sums: Tensor, is_complex: bool) -> tuple[tuple[int], tuple[int, int, int, int], dict[str, int]]:
+def _launch(
+    sums: Tensor, is_complex: bool, unroll: int
+) -> tuple[tuple[int], tuple[int, int, int, int], dict[str, int]]:
     d_inner, batch, chunks, rows = sums.shape
     d_state = rows // 2 if is_complex else rows
     lanes = d_inner * batch * d_state
-    constants = {"COMPLEX": is_complex, "BLOCK": LANES, "UNROLL": UNROLL, "num_warps": 1}
+    constants = {"COMPLEX": is_complex, "BLOCK": LANES, "UNROLL": unroll, "num_warps": 1}
     return (triton.cdiv(lanes, LANES),), (lanes, batch, chunks, d_state), constants

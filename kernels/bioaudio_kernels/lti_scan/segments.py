@@ -11,17 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bioaudio_kernels.lti_scan.carry import carry, carry_back
+from bioaudio_kernels.lti_scan.layout import from_channels_first, to_channels_first
 from bioaudio_kernels.lti_scan.tables import ChunkTables
-
-
-def to_channels_first(
-    x: Float[Tensor, "batch length d_inner"], chunk: int, dtype: torch.dtype
-) -> Float[Tensor, "d_inner columns T"]:
-    """Whole chunks of x with time last, in `dtype`."""
-    batch, length, d_inner = x.shape
-    chunked = torch.empty(d_inner, batch * (length // chunk), chunk, dtype=dtype, device=x.device)
-    chunked.view(d_inner, batch, length).copy_(x.permute(2, 0, 1))
-    return chunked
 
 
 def toeplitz(taps: Float[Tensor, "d_inner T"]) -> Float[Tensor, "d_inner T T"]:
@@ -47,10 +38,10 @@ def forward_segment(
     backend: str,
 ) -> Float[Tensor, "d_inner batch rows"]:
     """Write y, and return the state at the end of the segment."""
-    inputs = to_channels_first(x, tables.taps.shape[1], tables.taps.dtype)
+    inputs = to_channels_first(x, tables.taps.shape[1], tables.taps.dtype, backend)
     entering, end = _states(inputs, tables, start, is_complex, backend)
     outputs = torch.bmm(inputs, toeplitz(tables.taps)).baddbmm_(entering.flatten(1, 2), tables.emit)
-    y.copy_(outputs.view(y.shape[2], *y.shape[:2]).permute(1, 2, 0))
+    from_channels_first(outputs, y, backend)
     return end
 
 
@@ -81,13 +72,13 @@ def backward_segment(
     The states that enter the chunks are computed anew from `start`, so the forward pass keeps none.
     """
     batch, chunk, dtype = x.shape[0], tables.taps.shape[1], tables.taps.dtype
-    inputs, slopes = (to_channels_first(tensor, chunk, dtype) for tensor in (x, dy))
+    inputs, slopes = (to_channels_first(tensor, chunk, dtype, backend) for tensor in (x, dy))
     entering, _ = _states(inputs, tables, start, is_complex, backend)
     sums = torch.bmm(slopes, tables.emit.mT).unflatten(1, (batch, -1))
     leaving, d_start, d_advance = carry_back(sums, tables.advance, d_end, entering, is_complex, backend)
     entering, leaving = entering.flatten(1, 2), leaving.flatten(1, 2)
     d_inputs = torch.bmm(slopes, toeplitz(tables.taps).mT).baddbmm_(leaving, tables.inject.mT)
-    dx.copy_(d_inputs.view(dx.shape[2], *dx.shape[:2]).permute(1, 2, 0))
+    from_channels_first(d_inputs, dx, backend)
     return d_start, ChunkTables(
         taps=toeplitz_back(torch.bmm(inputs.mT, slopes)),
         inject=torch.bmm(inputs.mT, leaving),
