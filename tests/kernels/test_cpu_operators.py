@@ -28,8 +28,8 @@ FORMS = [
 ]
 
 
-def scan_with_gradients(arguments: list[Any]) -> list[Tensor]:
-    results = selective_scan(*arguments, backend="cpu")
+def scan_with_gradients(arguments: list[Any], **options: Any) -> list[Tensor]:
+    results = selective_scan(*arguments, **options, backend="cpu")
     return [*results, *gradients(results, arguments, random_like(results))]
 
 
@@ -37,13 +37,21 @@ def all_equal(first: list[Tensor], second: list[Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def test_results_are_the_same_bits_for_any_number_of_threads() -> None:
-    arguments = cast(CASE.tensors(), torch.float32)
+@pytest.mark.parametrize(
+    "case",
+    [
+        CASE,
+        replace(CASE, batch=1, cuts=(20, 33), B="grouped", n_groups=4, dt="constant"),
+        replace(CASE, complex=frozenset("ABC"), reverse=True, B="constant", C="grouped", n_groups=100),
+    ],
+)
+def test_results_are_the_same_bits_for_any_number_of_threads(case: ScanCase) -> None:
+    arguments = cast(case.tensors(), torch.float32)
     torch.set_num_threads(1)
-    one = scan_with_gradients(arguments)
-    for threads in (2, 3, 16):
+    one = scan_with_gradients(arguments, **case.options())
+    for threads in (1, 2, 3, 16):
         torch.set_num_threads(threads)
-        assert all_equal(one, scan_with_gradients(arguments))
+        assert all_equal(one, scan_with_gradients(arguments, **case.options()))
 
 
 def test_the_default_dtype_changes_nothing() -> None:
@@ -168,15 +176,23 @@ COMPILED_BLOCK = """
 import torch
 from bioaudio_kernels import causal_conv1d, selective_scan
 
-def block(x, dt, A, B, C, weight):
+def block(x, dt, A, B, C, weight, borders, reverse):
     u, _ = causal_conv1d(x, weight, activation="silu")
-    return selective_scan(u, dt, A, B, C)[0]
+    y, state = selective_scan(u, dt, A, B, C, cu_seqlens=borders, reverse=reverse)
+    return y.sum() + state.abs().sum()
 
-shapes = ((1, 6, 8), (1, 6, 8), (8, 2), (1, 6, 2), (1, 6, 2), (8, 4))
-arguments = [torch.rand(shape).neg().requires_grad_() for shape in shapes]
-expected = block(*arguments)
-actual = torch.compile(block, fullgraph=True, backend="aot_eager")(*arguments)
-assert torch.equal(actual, expected)
-pairs = zip(*(torch.autograd.grad(y.sum(), arguments) for y in (actual, expected)))
-assert all(torch.equal(a, e) for a, e in pairs)
+row, channel = (1, 6, 8), (8, 2)
+A = -torch.rand(channel)
+for A, B, borders, reverse in [
+    (A, (1, 6, 2), None, False),
+    (A, (1, 6, 4, 2), torch.tensor([0, 2, 6]), True),
+    (torch.complex(A, A), channel, None, True),
+]:
+    tensors = (torch.rand(row), torch.rand(row), A, torch.rand(B), torch.rand(1, 6, 2), torch.rand(8, 4))
+    arguments = [tensor.requires_grad_() for tensor in tensors]
+    expected = block(*arguments, borders, reverse)
+    actual = torch.compile(block, fullgraph=True, backend="aot_eager")(*arguments, borders, reverse)
+    assert torch.equal(actual, expected)
+    pairs = zip(*(torch.autograd.grad(y, arguments) for y in (actual, expected)))
+    assert all(torch.equal(a, e) for a, e in pairs)
 """

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import pytest
 import torch
 from bioaudio_kernels import Backend, selective_scan, selective_scan_step
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from scan_cases import (
-    PLAIN,
     SCAN_NAMES,
     ScanCase,
     cast,
@@ -18,6 +19,7 @@ from scan_cases import (
     unrolled_scan,
 )
 from tolerances import GRADIENT_RTOL, OUTPUT_RTOL, assert_close
+from torch import Tensor
 
 quick = settings(max_examples=20, deadline=None, derandomize=True)
 
@@ -32,10 +34,19 @@ def test_reference_matches_the_sum_without_recurrence(case: ScanCase) -> None:
     assert_close(state, expected_state, OUTPUT_RTOL[torch.float64], "final state")
 
 
-def test_reference_passes_gradcheck() -> None:
-    arguments = ScanCase(batch=1, length=3, d_inner=2, d_state=2).tensors()
-    assert torch.autograd.gradcheck(lambda *given: selective_scan(*given, backend="reference"), arguments)
-    assert torch.autograd.gradgradcheck(lambda *given: selective_scan(*given, backend="reference"), arguments)
+@pytest.mark.parametrize(
+    "case",
+    [
+        ScanCase(batch=1, length=3, d_inner=2, d_state=2),
+        ScanCase(batch=1, length=3, d_inner=2, d_state=1, complex=frozenset("AB"), cuts=(1,), reverse=True),
+    ],
+)
+def test_reference_passes_gradcheck(case: ScanCase) -> None:
+    def scan(*given: Any) -> tuple[Tensor, Tensor]:
+        return selective_scan(*given, **case.options(), backend="reference")
+
+    assert torch.autograd.gradcheck(scan, case.tensors())
+    assert torch.autograd.gradgradcheck(scan, case.tensors())
 
 
 @quick
@@ -70,53 +81,6 @@ def test_cpu_takes_half_precision(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
-@quick
-@given(scan_cases(max_length=40, max_d_inner=10, **PLAIN), st.data())
-def test_split_sequence_equals_whole(backend: Backend, case: ScanCase, data: st.DataObject) -> None:
-    arguments = case.tensors() if backend == "reference" else cast(case.tensors(), torch.float32)
-    dtype = torch.float64 if backend == "reference" else torch.float32
-    x, dt, A, B, C, D, z, dt_bias, state = arguments
-    cuts = sorted(data.draw(st.lists(st.integers(0, case.length), max_size=3)))
-    whole = selective_scan(*arguments, dt_softplus=case.dt_softplus, backend=backend)
-    parts = []
-    for start, end in zip([0, *cuts], [*cuts, case.length], strict=True):
-        x_, dt_, B_, C_ = (tensor[:, start:end] for tensor in (x, dt, B, C))
-        z_ = None if z is None else z[:, start:end]
-        y, state = selective_scan(
-            x_, dt_, A, B_, C_, D, z_, dt_bias, state, dt_softplus=case.dt_softplus, backend=backend
-        )
-        parts.append(y)
-    split = (torch.cat(parts, 1), state)
-    weights = random_like(whole)
-    for name, a, e in zip(("y", "final state"), split, whole, strict=True):
-        assert_close(a, e, OUTPUT_RTOL[dtype], name)
-    pairs = zip(gradients(split, arguments, weights), gradients(whole, arguments, weights), strict=True)
-    for name, (a, e) in zip(case.present(), pairs, strict=True):
-        assert_close(a, e, GRADIENT_RTOL[dtype], f"gradient of {name}")
-
-
-@pytest.mark.parametrize("backend", ["reference", "cpu"])
-@quick
-@given(scan_cases(max_length=12, max_d_inner=20, **PLAIN))
-def test_step_equals_scan_at_every_position(backend: Backend, case: ScanCase) -> None:
-    dtype = torch.float64 if backend == "reference" else torch.float32
-    x, dt, A, B, C, D, z, dt_bias, state = cast(case.tensors(), dtype)
-    with torch.no_grad():
-        whole, final_state = selective_scan(
-            x, dt, A, B, C, D, z, dt_bias, state, dt_softplus=case.dt_softplus, backend=backend
-        )
-        if state is None:
-            state = torch.zeros_like(final_state)
-        for t in range(case.length):
-            z_t = None if z is None else z[:, t]
-            y, state = selective_scan_step(
-                x[:, t], dt[:, t], A, B[:, t], C[:, t], D, z_t, dt_bias, state, dt_softplus=case.dt_softplus
-            )
-            assert_close(y, whole[:, t], OUTPUT_RTOL[dtype], f"y at {t}")
-    assert_close(state, final_state, OUTPUT_RTOL[dtype], "final state")
-
-
-@pytest.mark.parametrize("backend", ["reference", "cpu"])
 def test_length_zero_gives_back_the_state_and_its_gradient(backend: Backend) -> None:
     arguments = cast(ScanCase(batch=2, length=0, d_inner=5, d_state=3).tensors(), torch.float32)
     y, state = selective_scan(*arguments, backend=backend)
@@ -141,6 +105,21 @@ def test_no_output_depends_on_later_input() -> None:
     (gradient,) = torch.autograd.grad(y[:, 17].sum(), x)
     assert gradient[:, :18].abs().amin() > 0
     assert gradient[:, 18:].abs().amax() == 0
+
+
+@pytest.mark.parametrize("turns", [0.0, 1e-6, 0.3, 1000.0])
+def test_complex_states_keep_their_phase(turns: float) -> None:
+    """A state that turns `turns` times a step, many or nearly none, stands where it should after 64 steps."""
+    length = 64
+    x = torch.zeros(1, length, 8)
+    x[:, 0] = 1
+    dt = torch.ones(1, length, 8)
+    A = torch.full((8, 4), complex(-1e-3, 2 * math.pi * turns), dtype=torch.complex64)
+    B = torch.ones(8, 4, dtype=torch.complex64)
+    y, state = selective_scan(x, dt, A, B, B, dt_softplus=False, backend="cpu")
+    expected = torch.exp(A[0, 0].to(torch.complex128) * torch.arange(length))
+    assert_close(y[0, :, 0], 2 * 4 * expected.real, OUTPUT_RTOL[torch.float32], "y")
+    assert_close(state, expected[-1].expand_as(state), OUTPUT_RTOL[torch.float32], "final state")
 
 
 @pytest.mark.parametrize("rate", [1e-7, 1e-6, 1e-5, 1e-4])

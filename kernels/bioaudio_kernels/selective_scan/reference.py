@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -108,7 +109,7 @@ def _state_dtype(*given: Tensor | None) -> torch.dtype:
     return real.to_complex() if any(dtype.is_complex for dtype in dtypes) else real
 
 
-def _steps(tensor: Tensor | None, length: int) -> Sequence[Tensor | None]:
+def _steps(tensor: Tensor | None, length: int) -> Sequence[Any]:
     """The tensor at each step, in the forms of `selective_scan_step_reference`."""
     if tensor is None or tensor.ndim == 1:  # absent, or dt constant in time
         return [tensor] * length
