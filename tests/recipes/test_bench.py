@@ -194,6 +194,7 @@ def test_tables_say_what_the_numbers_say() -> None:
         (["conv", "--lengths", "1k"], "--lengths is 1k; give whole numbers above 0"),
         (["conv", "--lengths", "16,-1"], "--lengths is 16,-1; give whole numbers above 0"),
         (["conv", "--rounds", "0"], "--rounds is 0"),
+        (["conv", "--threads", "0"], "--threads is 0"),
         (["conv", "--d-state", "0"], "--d-state is 0"),
         (["conv", "--d-inner", "7"], "--d-inner is 7, it must be even"),
         (["conv", "--d-inner", "8", "--d-model", "4"], "--d-model or --d-inner"),

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from bioaudio_recipes.cli import run
-from bioaudio_recipes.report.axis import Axis, bases_label, span, tick_labels
+from bioaudio_recipes.report.axis import Axis, bases_label, decades, log_span, span, tick_labels
 from bioaudio_recipes.report.line_chart import LineChart, Series
 from bioaudio_recipes.report.markup import Markup, element
+from bioaudio_recipes.report.standalone import standalone_svg
 from bioaudio_recipes.run_folder import RunFolder
 from fake_run import APES, write_fake_run
 from hypothesis import given
@@ -194,6 +196,34 @@ def test_linear_axes_hold_their_values_and_ticks(values: list[float], from_zero:
     ticks = axis.ticks(5)
     assert 1 <= len(ticks) <= 7
     assert len(set(tick_labels(ticks))) == len(ticks)
+
+
+@given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=20))
+def test_logarithmic_axes_hold_their_values_and_at_least_a_tick(values: list[float]) -> None:
+    low, high = log_span(values)
+    axis = Axis(low, high, 0, 100, is_log=True)
+    assert all(-1e-6 <= axis.place(value) <= 100 + 1e-6 for value in values)
+    ticks = decades(low, high)
+    assert all(low <= tick <= high for tick in ticks)
+    assert ticks or high / low < 2.5
+
+
+def test_decades_are_filled_where_they_are_few() -> None:
+    assert decades(0.5, 2000) == [1, 10, 100, 1000]
+    assert decades(0.9, 30) == [1, 2, 5, 10, 20]
+
+
+def test_a_chart_of_its_own_is_whole() -> None:
+    hostile = "<b>&"
+    series = [Series(name=name, x=[1, 2], y=[3, 400]) for name in ("ours", hostile)]
+    chart = LineChart(
+        title=hostile, description="d", x_label="x", y_label="y", series=series, x_log=True, y_log=True
+    )
+    svg = ElementTree.fromstring(standalone_svg(chart))
+    assert svg.tag == "{http://www.w3.org/2000/svg}svg"
+    texts = [part.text for part in svg.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"ours", hostile, "10", "100"} <= set(texts)
+    assert "var(" not in standalone_svg(chart)
 
 
 def test_lengths_are_written_in_binary_thousands() -> None:

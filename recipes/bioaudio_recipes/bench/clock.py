@@ -18,7 +18,7 @@ FLUSHES = 4
 
 def clock_for(device: str) -> Clock:
     """The clock of a kind of device."""
-    return wall_milliseconds if device == "cpu" else ColdCacheClock()
+    return wall_milliseconds if device == "cpu" else ColdCacheClock(device)
 
 
 def wall_milliseconds(run: Callable[[], object]) -> float:
@@ -31,8 +31,8 @@ def wall_milliseconds(run: Callable[[], object]) -> float:
 class ColdCacheClock:
     """GPU time between two events, the level-2 cache flushed before, as triton.testing.do_bench does."""
 
-    def __init__(self) -> None:
-        self.scratch = torch.empty(FLUSHED_BYTES, dtype=torch.uint8, device="cuda")
+    def __init__(self, device: str = "cuda") -> None:
+        self.scratch = torch.empty(FLUSHED_BYTES, dtype=torch.uint8, device=device)
 
     def __call__(self, run: Callable[[], object]) -> float:
         """Milliseconds of a function's work on the GPU."""

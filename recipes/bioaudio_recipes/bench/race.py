@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -44,9 +45,9 @@ class Result:
     is_same: bool = True
     """Whether it computes what ours does."""
     difference: float | None = None
-    """Largest relative difference from ours."""
+    """Largest relative difference from ours; None if that is no number."""
     reason: str | None = None
-    """Why it was not timed, or not to the end."""
+    """Why there are no times."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,14 +77,15 @@ def race(
         clock: times a pass.
         rounds: turns of each contender.
         seconds: a contender that has run this long leaves the race, after one turn at least; a plain one that
-            would need this long for one pass does not start.
+            would need this long to get there does not start.
         label: names the progress bar.
     """
     entrants = [_Entrant(contender, shape, clock) for contender in contenders]
     expected: list[Tensor] = []
     for entrant in tqdm(entrants, desc=f"{label}: warm-up", leave=False):
         entrant.attempt(entrant.start, expected, seconds)
-        expected = expected or entrant.first_results
+        if entrant is entrants[0]:
+            expected = entrant.first_results
         entrant.first_results = []
     expected = []
     jobs = [entrant.job for entrant in entrants if entrant.job is not None]
@@ -120,13 +122,14 @@ class _Entrant:
 
     def attempt(self, do: Callable[..., None], *arguments: Any) -> None:
         """Do it unless there is a reason not to; whatever it raises is one."""
-        if self.reason is None:
-            try:
-                do(*arguments)
-            except Exception as error:  # peers raise anything; the race goes on
-                self.reason = describe(error)
-        if self.reason is not None and self.job is not None:
-            self.job = None
+        if self.reason is not None:
+            return
+        try:
+            do(*arguments)
+        except Exception as error:  # peers raise anything; the race goes on
+            self.reason = describe(error)
+        if self.reason is not None:
+            self.job, self.peak = None, 0
             if self.shape.device == "cuda":
                 gc.collect()
                 torch.cuda.empty_cache()
@@ -170,7 +173,7 @@ class _Entrant:
             kept_bytes=self.kept,
             peak_bytes=self.peak or None,
             is_same=self.contender.is_same,
-            difference=self.difference,
+            difference=None if self.difference == math.inf else self.difference,
             reason=self.reason,
         )
 
@@ -182,7 +185,7 @@ def largest_difference(results: Sequence[Tensor], expected: Sequence[Tensor]) ->
         exact = other.float()
         # Where all is zero, as the gradient of A after one step, so must the result be.
         difference = (result.float() - exact).norm() / exact.norm().clamp(min=1e-30)
-        differences.append(difference.nan_to_num(nan=torch.inf).item())
+        differences.append(difference.nan_to_num(nan=math.inf, posinf=math.inf).item())
     return max(differences)
 
 
@@ -203,4 +206,4 @@ def _absence(contender: Contender, device: str) -> str | None:
 
 
 def _gpu_bytes(device: str) -> float:
-    return torch.cuda.get_device_properties(device).total_memory if device == "cuda" else float("inf")
+    return torch.cuda.get_device_properties(device).total_memory if device == "cuda" else math.inf

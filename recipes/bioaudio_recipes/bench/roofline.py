@@ -52,8 +52,10 @@ def measure_device(device: str) -> Device:
     exponentials = None
     if device == "cuda":
         properties = torch.cuda.get_device_properties(device)
-        hertz = properties.clock_rate * 1e3
-        exponentials = SPECIAL_FUNCTIONS_PER_CLOCK * properties.multi_processor_count * hertz
+        kilohertz = getattr(properties, "clock_rate", None)  # not in every torch
+        if kilohertz:
+            per_clock = SPECIAL_FUNCTIONS_PER_CLOCK * properties.multi_processor_count
+            exponentials = per_clock * kilohertz * 1e3
     return Device(
         bytes_per_second=2 * source.nbytes / milliseconds * 1e3, exponentials_per_second=exponentials
     )

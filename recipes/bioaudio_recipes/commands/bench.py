@@ -17,7 +17,7 @@ from bioaudio_recipes.bench.shape import Shape
 from bioaudio_recipes.bench.tables import EXPLANATION, heat_table, judged_table
 from bioaudio_recipes.run_folder import device_name
 
-ROUNDS = {"lm": 5}
+ROUNDS = {"lm": 3}
 SECONDS = {"cpu": 20.0, "cuda": 5.0}
 
 
@@ -61,7 +61,7 @@ def bench(
         n_layer: Blocks of a language model, 8 by default.
         peers: Whom to time beside ours, such as mamba_ssm,attention; default: everyone.
         threads: Of torch and of our CPU kernels; default: as torch chooses.
-        rounds: Times that each contender runs, 15 by default and 5 for lm; medians are shown.
+        rounds: Times that each contender runs, 15 by default and 3 for lm; medians are shown.
         seconds: A contender that has run this long at a shape is not run again. Default: 20, on a GPU 5.
         seed: Of inputs and weights.
         fasta: For genome: the file to read windows of; default: the sample of the package.
@@ -75,8 +75,9 @@ def bench(
         return bench_genome(fasta)
     rounds = ROUNDS.get(what, 15) if rounds is None else rounds
     seconds = SECONDS[device] if seconds is None else seconds
-    if rounds < 1:
-        raise ValueError(f"--rounds is {rounds}, it must be at least 1")
+    for name, value in (("rounds", rounds), ("threads", threads)):
+        if value is not None and value < 1:
+            raise ValueError(f"--{name} is {value}, it must be at least 1")
     base = Shape(
         d_inner=plan.width(d_model, d_inner),
         d_state=d_state,
@@ -97,9 +98,11 @@ def bench(
         races, sizes = (plan.SCAN,), plan.table_shapes(base)
         chosen = [plan.TABLE_PEER] if chosen is None else chosen
     plan.check_peers(what, chosen)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
 
     before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
+    torch.set_num_threads(before if threads is None else threads)
     try:
         limits, clock = measure_device(device), clock_for(device)
         used = torch.get_num_threads()
