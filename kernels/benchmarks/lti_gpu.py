@@ -162,6 +162,11 @@ def time_shapes(deadline: float) -> Iterator[dict[str, Any]]:
                 if time.monotonic() < deadline:
                     yield shape | {"method": f"chunks {chunk}"} | measure(runs(chunk)["chunks"], leaves, dy)
             if time.monotonic() < deadline:
+                torch.backends.cuda.matmul.allow_tf32 = True
+                row = measure(runs(chosen)["chunks"], leaves, dy)
+                torch.backends.cuda.matmul.allow_tf32 = False
+                yield shape | {"method": f"{chosen}, tf32"} | row
+            if time.monotonic() < deadline:
                 yield shape | {"method": "fft"} | measure(runs(128)["fft"], leaves, dy)
             del x, dy, leaves
             torch.cuda.empty_cache()

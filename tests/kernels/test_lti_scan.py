@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -67,9 +66,8 @@ def test_any_length_of_chunks_gives_the_same(method: Method, case: LtiCase, chun
     exact = replace(case, real_maps=False).tensors()
     expected = results_and_gradients(lti_scan, exact, backend="reference")
     run = lti_scan_fft if method == "fft" else lti_scan_chunks
-    options = (chunk,) if method == "fft" else (chunk, "cpu")
-    fast = cast(exact, torch.float32)
-    actual = results_and_gradients(lambda *arguments: run(*arguments, *options), fast)
+    options: dict[str, Any] = {"chunk": chunk} if method == "fft" else {"chunk": chunk, "backend": "cpu"}
+    actual = results_and_gradients(run, cast(exact, torch.float32), **options)
     assert_same(actual, expected, torch.float32)
 
 
@@ -81,7 +79,7 @@ def test_segments_are_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = results_and_gradients(lti_scan, case.tensors(), backend="reference")
     monkeypatch.setattr(chunks, "SEGMENT", 2 * 3 * 40)
     fast = cast(case.tensors(), torch.float32)
-    actual = results_and_gradients(lambda *arguments: lti_scan_chunks(*arguments, 8, "cpu"), fast)
+    actual = results_and_gradients(lti_scan_chunks, fast, chunk=8, backend="cpu")
     assert_same(actual, expected, torch.float32)
 
 
@@ -92,11 +90,12 @@ def test_split_sequence_equals_whole(method: Method, case: LtiCase, data: st.Dat
     arguments = cast(case.tensors(), torch.float32)
     cuts = sorted(data.draw(st.lists(st.integers(0, case.length), max_size=3)))
 
-    def in_parts(x: Tensor, *parameters: Any, method: Method) -> tuple[Tensor, Tensor]:
-        *parameters, state = parameters
+    def in_parts(x: Tensor, *others: Any, method: Method) -> tuple[Tensor, Tensor]:
+        *parameters, state = others
         parts = []
         for start, end in zip([0, *cuts], [*cuts, x.shape[1]], strict=True):
-            y, state = lti_scan(x[:, start:end], *parameters, state, method=method)
+            part: list[Any] = [x[:, start:end], *parameters, state]
+            y, state = lti_scan(*part, method=method)
             parts.append(y)
         return torch.cat(parts, 1), state
 
@@ -108,12 +107,14 @@ def test_split_sequence_equals_whole(method: Method, case: LtiCase, data: st.Dat
 @quick
 @given(lti_cases(max_length=20))
 def test_steps_equal_scan_and_carry_its_state(method: Method, case: LtiCase) -> None:
-    x, *parameters, state = cast(case.tensors(), torch.float32)
+    arguments = cast(case.tensors(), torch.float32)
+    x, *parameters, state = arguments
     with torch.no_grad():
-        whole, final_state = lti_scan(x, *parameters, state, method=method)
+        whole, final_state = lti_scan(*arguments, method=method)
         state = torch.zeros_like(final_state) if state is None else state
         for t in range(x.shape[1]):
-            y, state = lti_step(x[:, t], *parameters, state)
+            now: list[Any] = [x[:, t], *parameters, state]
+            y, state = lti_step(*now)
             assert_close(y, whole[:, t], OUTPUT_RTOL[torch.float32], f"y at step {t}")
     assert_close(state, final_state, OUTPUT_RTOL[torch.float32], "final state")
 
@@ -169,38 +170,6 @@ def test_strided_inputs_equal_contiguous_ones(method: Method) -> None:
         assert torch.equal(lti_scan(strided, *rest, method=method)[0], expected)
 
 
-@every_method
-def test_compiles_into_one_graph(method: Method) -> None:
-    arguments = cast(LtiCase(batch=2, length=50, d_inner=6, d_state=3).tensors(), torch.float32)
-    # The annotation checks that tests hook in are not for torch.compile to trace.
-    compiled = torch.compile(inspect.unwrap(lti_scan), fullgraph=True, backend="aot_eager")
-    expected = results_and_gradients(lti_scan, arguments, method=method)
-    for name, tensor in results_and_gradients(compiled, arguments, method=method).items():
-        assert_close(tensor, expected[name], OUTPUT_RTOL[torch.float32], name)
-
-
-@pytest.mark.parametrize("is_complex", [True, False])
-def test_operators_pass_opcheck(is_complex: bool) -> None:
-    """Schema, fake tensors and autograd registration, as torch.compile relies on them."""
-    from bioaudio_kernels.lti_scan import chunks, long_convolution
-    from bioaudio_kernels.lti_scan.tables import as_rows, chunk_tables
-
-    case = LtiCase(batch=2, length=21, d_inner=3, d_state=2, complex_decay=is_complex)
-    x, log_decay, B, C, D, state = cast(case.tensors(), torch.float32)
-    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
-    tables = [t.detach().requires_grad_() for t in chunk_tables(log_decay, B, C, D, 8, rest=5)]
-    start = as_rows(state).transpose(0, 1).detach().requires_grad_()
-    torch.library.opcheck(chunks._chunks, (x, *tables, start, is_complex, "cpu"), test_utils=checks)
-    with torch.no_grad():
-        y, end, starts = chunks._chunks(x, *tables, start, is_complex, "cpu")
-        given = [tensor.detach() for tensor in (y, end, x, *tables, starts)]
-        torch.library.opcheck(chunks._chunks_backward, (*given, is_complex, "cpu"), test_utils=checks)
-    kernel = torch.randn(3, 21, requires_grad=True)
-    torch.library.opcheck(long_convolution._convolve, (x, kernel, None), test_utils=checks)
-    backward = (x.detach(), x.detach(), kernel.detach())
-    torch.library.opcheck(long_convolution._convolve_backward, backward, test_utils=checks)
-
-
 @pytest.mark.parametrize("name", NAMES[1:4])
 def test_gradient_from_the_state_alone(name: str) -> None:
     """y is not used: its gradient is absent, not zero."""
@@ -212,57 +181,3 @@ def test_gradient_from_the_state_alone(name: str) -> None:
     (wanted,) = torch.autograd.grad(expected.real.sum(), which, allow_unused=True)
     wanted = torch.zeros_like(which) if wanted is None else wanted
     assert_close(actual, wanted, GRADIENT_RTOL[torch.float32], name)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_nothing_of_length_times_state_is_allocated(method: Method) -> None:
-    """At 64 complex states, forward and backward together allocate a fraction of one (B, L, D, N) tensor."""
-    case = LtiCase(batch=1, length=16384, d_inner=8, d_state=64)
-    arguments = cast(case.tensors(), torch.float32)
-    with torch.profiler.profile(profile_memory=True) as profile:
-        y, _ = lti_scan(*arguments, method=method)
-        torch.autograd.grad(y.sum(), arguments, allow_unused=True)
-    events = profile.events()
-    assert events is not None
-    allocated = sum(max(event.self_cpu_memory_usage, 0) for event in events)
-    assert allocated < 8 * arguments[0].numel() * 64 / 2
-
-
-@dataclass(frozen=True)
-class Refused:
-    """An argument that is changed, and what the error must say."""
-
-    changes: dict[str, Any]
-    message: str
-
-
-REFUSED = [
-    Refused({"x": torch.ones(2, 5)}, r"x has shape \(2, 5\), expected \(batch, length, d_inner\)"),
-    Refused({"B": torch.ones(3, 3)}, r"B has shape \(3, 3\), expected \(d_inner=3, d_state=2\)"),
-    Refused(dict.fromkeys(("log_decay", "B", "C"), torch.ones(3, 0)) | {"initial_state": None},
-            r"log_decay has no states, \(d_inner, 0\); it needs at least one"),
-    Refused({"x": torch.ones(2, 5, 3, dtype=torch.int64)}, "x is int64; floating-point numbers are allowed"),
-    Refused({"x": torch.ones(2, 5, 3, dtype=torch.complex64)}, "x is complex64; it must be real"),
-    Refused({"log_decay": -torch.ones(3, 2)}, "B is complex64; it must be real, because log_decay is real"),
-    Refused({"initial_state": torch.ones(2, 3, 2)},
-            "initial_state is float32; it must be complex, because log_decay is complex"),
-    Refused({"method": "conv"}, "method='conv' is unknown; use one of auto, chunks, fft"),
-    Refused({"method": "fft", "backend": "reference"}, "backend='reference' has no method='fft'"),
-    Refused({"backend": "triton"}, "backend='triton' takes tensors on a CUDA GPU, not on cpu"),
-    Refused({"D": torch.ones(3, device="meta")}, "tensors lie on cpu and meta"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("refused", REFUSED, ids=lambda refused: refused.message[:30])
-def test_bad_input_is_refused_in_words(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    values = cast(LtiCase(batch=2, length=5, d_inner=3, d_state=2).tensors(), torch.float32)
-    arguments = dict(zip(NAMES, values, strict=True)) | refused.changes
-    with pytest.raises(ValueError, match="^lti_scan: .*" + refused.message):
-        inspect.unwrap(lti_scan)(**arguments)
-
-
-def test_the_step_refuses_a_state_of_another_kind() -> None:
-    x, *rest = cast(LtiCase(batch=2, length=5, d_inner=3, d_state=2).tensors(), torch.float32)
-    with pytest.raises(ValueError, match="lti_step: state is float32; it must be complex"):
-        inspect.unwrap(lti_step)(x[:, 0], *rest[:-1], rest[-1].real)

@@ -15,7 +15,16 @@ import pytest
 pytest.importorskip("triton")
 
 
-@pytest.mark.parametrize("name", ["test_triton_scan.py", "test_triton_conv.py", "test_triton_step.py"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "test_triton_scan.py",
+        "test_triton_conv.py",
+        "test_triton_lti.py",
+        "test_triton_step.py",
+        "test_compat_conv_update.py",
+    ],
+)
 def test_kernels_hold_their_claims_in_the_interpreter(name: str) -> None:
     command = [
         sys.executable,

@@ -82,3 +82,19 @@ def test_same_bits_twice(device: str) -> None:
     first, second = (results_and_gradients(lti_scan, fast, method="chunks") for _ in range(2))
     for name, tensor in first.items():
         assert torch.equal(tensor, second[name]), name
+
+
+@on_every_device
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_layouts_change_without_loss(device: str, dtype: torch.dtype) -> None:
+    """Tiles that are not full, sources with gaps, either direction."""
+    from bioaudio_kernels.lti_scan.layout_triton import copy_triton
+
+    wide = torch.randn(2, 70, 90).to(device, dtype)
+    for x in (wide[..., :67], wide[:, ::2, 3:]):
+        first = torch.full((x.shape[2], 2, x.shape[1]), float("nan"), device=device).permute(1, 2, 0)
+        back = torch.full(x.shape, float("nan"), device=device, dtype=dtype)
+        copy_triton(x, first)
+        copy_triton(first, back)
+        assert torch.equal(first, x.float())
+        assert torch.equal(back, x)

@@ -96,7 +96,8 @@ def lti_step(
     tensors = (x, log_decay, B, C, D, state)
     _check("lti_step", "batch d_inner", tensors)
     resolve_backend("lti_step", "reference", *map(_real_part, tensors))
-    return lti_step_reference(*_in_one_precision(*tensors))
+    x, log_decay, B, C, D, _ = _in_one_precision(*tensors)
+    return lti_step_reference(x, log_decay, B, C, D, state.to(log_decay.dtype))
 
 
 def _check(op: str, x_axes: str, tensors: tuple[Tensor | None, ...]) -> None:
@@ -134,8 +135,8 @@ def _in_one_precision(
     """x as it is; everything else float64 or complex128 if any argument is, else float32 or complex64."""
     given = [tensor for tensor in (x, log_decay, B, C, D, state) if tensor is not None]
     double = any(tensor.dtype in (torch.float64, torch.complex128) for tensor in given)
-    real = torch.float64 if double else torch.float32
-    states = real.to_complex() if log_decay.is_complex() else real
+    real, paired = (torch.float64, torch.complex128) if double else (torch.float32, torch.complex64)
+    states = paired if log_decay.is_complex() else real
     log_decay, B, C = (tensor.to(states) for tensor in (log_decay, B, C))
     D = D if D is None else D.to(real)
     return x, log_decay, B, C, D, state if state is None else state.to(states)

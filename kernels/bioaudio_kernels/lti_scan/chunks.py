@@ -107,7 +107,7 @@ def _chunks_backward(
     starts: Tensor,
     is_complex: bool,
     backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> list[Tensor]:
     """Gradients of x, of the five tables and of the state at the start."""
     tables = ChunkTables(taps, inject, emit, advance, advance_rest)
     dx = torch.empty_like(x, memory_format=torch.contiguous_format)
@@ -119,13 +119,13 @@ def _chunks_backward(
             x[:, steps], dy[:, steps], part, start, carry, dx[:, steps], is_complex, backend
         )
         _add_gradients(total, gradients)
-    return dx, *total, carry
+    return [dx, *total, carry]
 
 
 @_chunks_backward.register_fake
 def _(dy, d_end, x, taps, inject, emit, advance, advance_rest, starts, is_complex, backend):
     tables = (taps, inject, emit, advance, advance_rest)
-    return x.new_empty(x.shape), *(t.new_empty(t.shape) for t in tables), d_end.new_empty(d_end.shape)
+    return [t.new_empty(t.shape) for t in (x, *tables, d_end)]
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -79,7 +79,8 @@ _convolve.register_autograd(_differentiate, setup_context=_setup_context)
 
 def _fft_size(length: int) -> int:
     """At least 2 length - 1, so that nothing wraps around, and without large prime factors."""
-    return scipy.fft.next_fast_len(2 * length, real=True)
+    size: Any = scipy.fft.next_fast_len(2 * length, real=True)  # its stub says that it returns None
+    return size
 
 
 def _blocks(x: Tensor) -> Iterator[slice]:
