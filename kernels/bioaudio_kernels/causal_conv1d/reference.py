@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -12,10 +14,28 @@ def causal_conv1d_reference(
     x: Float[Tensor, "batch length channels"],
     weight: Float[Tensor, "channels width"],
     bias: Float[Tensor, " channels"] | None = None,
-    initial_state: Float[Tensor, "batch width-1 channels"] | None = None,
+    initial_state: Float[Tensor, "sequences width-1 channels"] | None = None,
     activation: str | None = None,
-) -> tuple[Float[Tensor, "batch length channels"], Float[Tensor, "batch width-1 channels"]]:
-    """See `causal_conv1d`. Float64 if any argument is, else float32; differentiable any number of times."""
+    cu_seqlens: Int[Tensor, " borders"] | None = None,
+) -> tuple[Float[Tensor, "batch length channels"], Float[Tensor, "sequences width-1 channels"]]:
+    """See `causal_conv1d`. Float64 if any argument is, else float32; differentiable any number of times.
+
+    Packed sequences run one after another; reading `cu_seqlens` waits for a GPU.
+    """
+    if cu_seqlens is None:
+        return _convolve(x, weight, bias, initial_state, activation)
+    ys, states = [x[:, :0]], [x.new_empty(0, weight.shape[1] - 1, x.shape[2])]
+    for i, (start, stop) in enumerate(pairwise(cu_seqlens.tolist())):
+        state = None if initial_state is None else initial_state[i : i + 1]
+        y, state = _convolve(x[:, start:stop], weight, bias, state, activation)
+        ys.append(y)
+        states.append(state)
+    return torch.cat(ys, 1), torch.cat(states)
+
+
+def _convolve(
+    x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None, activation: str | None
+) -> tuple[Tensor, Tensor]:
     batch, length, channels = x.shape
     width = weight.shape[1]
     given = [tensor for tensor in (x, weight, bias, initial_state) if tensor is not None]

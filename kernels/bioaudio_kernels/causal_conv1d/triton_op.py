@@ -6,79 +6,61 @@ from typing import Any
 
 import torch
 import triton
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from bioaudio_kernels.causal_conv1d.triton_kernels import backward_kernel, forward_kernel
-
-BLOCK = 128
-"""Channels of a program, which is one warp: four neighbouring ones a lane."""
-CHUNK = 256
-"""Steps of a program, unless the convolution is wider."""
-UNROLL = 4
-"""Steps whose loads are issued together."""
+from bioaudio_kernels.causal_conv1d.reference import causal_conv1d_reference
+from bioaudio_kernels.causal_conv1d.triton_backward import backward_kernel
+from bioaudio_kernels.causal_conv1d.triton_config import MAX_WIDTH, ConvConfig, choose_config, pack_of
+from bioaudio_kernels.causal_conv1d.triton_forward import forward_kernel
 
 
 def causal_conv1d_triton(
     x: Float[Tensor, "batch length channels"],
     weight: Float[Tensor, "channels width"],
     bias: Float[Tensor, " channels"] | None = None,
-    initial_state: Float[Tensor, "batch width-1 channels"] | None = None,
+    initial_state: Float[Tensor, "sequences width-1 channels"] | None = None,
     activation: str | None = None,
-) -> tuple[Float[Tensor, "batch length channels"], Float[Tensor, "batch width-1 channels"]]:
-    """See `causal_conv1d`. float32, bfloat16 or float16, each argument its own; sums in float32."""
+    cu_seqlens: Int[Tensor, " borders"] | None = None,
+) -> tuple[Float[Tensor, "batch length channels"], Float[Tensor, "sequences width-1 channels"]]:
+    """See `causal_conv1d`. float32, bfloat16 or float16, each argument its own; sums in float32.
+
+    Filters of more than `MAX_WIDTH` taps, which no model of this kind has, run on the reference.
+    """
+    if weight.shape[1] > MAX_WIDTH:
+        return causal_conv1d_reference(x, weight, bias, initial_state, activation, cu_seqlens)
     if x.numel() == 0:
         if initial_state is None:
-            initial_state = x.new_zeros(x.shape[0], weight.shape[1] - 1, x.shape[2])
+            initial_state = x.new_zeros(_sequences(x, cu_seqlens), weight.shape[1] - 1, x.shape[2])
         return torch.empty_like(x), initial_state.to(x.dtype, copy=True)
-    return _forward(x, weight, bias, initial_state, activation == "silu")
-
-
-def causal_conv1d_step_triton(
-    x: Float[Tensor, "batch channels"],
-    weight: Float[Tensor, "channels width"],
-    bias: Float[Tensor, " channels"] | None,
-    state: Float[Tensor, "batch width-1 channels"],
-    activation: str | None = None,
-) -> tuple[Float[Tensor, "batch channels"], Float[Tensor, "batch width-1 channels"]]:
-    """One time step: the convolution of a sequence of length one, by the same kernel."""
-    y, state = causal_conv1d_triton(x.unsqueeze(1), weight, bias, state, activation)
-    return y.squeeze(1), state
-
-
-def _shape(length: int, channels: int, width: int) -> dict[str, Any]:
-    return {
-        "WIDTH": width,
-        "CHUNK": max(CHUNK, triton.next_power_of_2(width)),
-        "BLOCK": BLOCK,
-        "UNROLL": min(UNROLL, length),
-        "EVEN": channels % BLOCK == 0,
-        "num_warps": 1,
-        "enable_fp_fusion": True,
-    }
+    return _forward(x, weight, bias, initial_state, cu_seqlens, activation == "silu")
 
 
 @torch.library.custom_op("bioaudio::causal_conv1d", mutates_args=())
 def _forward(
-    x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None, silu: bool
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    initial_state: Tensor | None,
+    cu_seqlens: Tensor | None,
+    silu: bool,
 ) -> tuple[Tensor, Tensor]:
-    batch, length, channels = x.shape
-    width = weight.shape[1]
+    width, sequences = weight.shape[1], _sequences(x, cu_seqlens)
+    config = _config(x, weight)
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    final_state = torch.empty(batch, width - 1, channels, dtype=x.dtype, device=x.device)
-    shape = _shape(length, channels, width)
+    final_state = torch.empty(sequences, width - 1, x.shape[2], dtype=x.dtype, device=x.device)
     with torch.cuda.device_of(x):
-        forward_kernel[(triton.cdiv(channels, BLOCK) * triton.cdiv(length, shape["CHUNK"]) * batch,)](
-            x, x.stride(), weight, weight.stride(), bias, initial_state, _strides(initial_state),
-            y, final_state, length, channels, SILU=silu, **shape,
+        forward_kernel[_grid(x, cu_seqlens, config)](
+            x, x.stride(), weight, weight.stride(), contiguous(bias), initial_state, _strides(initial_state),
+            contiguous(cu_seqlens), y, final_state, sequences, x.shape[1], config.chunk, x.shape[2],
+            SILU=silu, PACK=pack_of(config, x), **_constants(x, weight, config),
         )  # fmt: skip
     return y, final_state
 
 
 @_forward.register_fake
-def _(x, weight, bias, initial_state, silu):
-    batch, _, channels = x.shape
-    return x.new_empty(x.shape), x.new_empty(batch, weight.shape[1] - 1, channels)
+def _(x, weight, bias, initial_state, cu_seqlens, silu):
+    return x.new_empty(x.shape), x.new_empty(_sequences(x, cu_seqlens), weight.shape[1] - 1, x.shape[2])
 
 
 @torch.library.custom_op("bioaudio::causal_conv1d_backward", mutates_args=())
@@ -89,57 +71,90 @@ def _backward(
     weight: Tensor,
     bias: Tensor | None,
     initial_state: Tensor | None,
+    cu_seqlens: Tensor | None,
     silu: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    batch, length, channels = x.shape
-    width = weight.shape[1]
-    shape = _shape(length, channels, width)
-    chunks = triton.cdiv(length, shape["CHUNK"])
+) -> tuple[Tensor, Tensor, Tensor]:
+    """dx; float32 (width + 1, channels) of the taps, then the bias; d_initial, empty without a state."""
+    channels, width = weight.shape
+    config = _config(x, weight)
+    grid = _grid(x, cu_seqlens, config)
+    chunks = grid[0] // triton.cdiv(channels, config.block)
     dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    d_initial = torch.empty(batch, width - 1, channels, dtype=x.dtype, device=x.device)
-    d_weight = torch.empty(batch * chunks, width, channels, device=x.device)
-    d_bias = torch.empty(batch * chunks, channels, device=x.device)
+    d_params = torch.empty(chunks, width + 1, channels, dtype=torch.float32, device=x.device)
+    d_initial = torch.empty(0, device=x.device) if initial_state is None else _like(initial_state)
     with torch.cuda.device_of(x):
-        backward_kernel[(triton.cdiv(channels, BLOCK) * chunks * batch,)](
-            x, x.stride(), weight, weight.stride(), bias, initial_state, _strides(initial_state),
-            dy, dy.stride(), d_final, _strides(d_final), dx, d_weight, d_bias, d_initial, length, channels,
-            SILU=silu, **shape,
+        backward_kernel[grid](
+            x, x.stride(), weight, weight.stride(), contiguous(bias), initial_state, _strides(initial_state),
+            contiguous(cu_seqlens), dy, dy.stride(), d_final, _strides(d_final), dx, d_params,
+            None if initial_state is None else d_initial,
+            _sequences(x, cu_seqlens), x.shape[1], config.chunk, channels,
+            SILU=silu, PACK=pack_of(config, x, dy), maxnreg=config.registers, **_constants(x, weight, config),
         )  # fmt: skip
-    return dx, d_weight.sum(0).mT.contiguous(), d_bias.sum(0), d_initial
+    return dx, d_params.sum(0), d_initial
 
 
 @_backward.register_fake
-def _(dy, d_final, x, weight, bias, initial_state, silu):
-    batch, _, channels = x.shape
-    single = weight.new_empty(weight.shape, dtype=torch.float32)
-    return (
-        x.new_empty(x.shape),
-        single,
-        single[:, 0].clone(),
-        x.new_empty(batch, weight.shape[1] - 1, channels),
-    )
+def _(dy, d_final, x, weight, bias, initial_state, cu_seqlens, silu):
+    channels, width = weight.shape
+    d_initial = x.new_empty(0, dtype=torch.float32) if initial_state is None else _like(initial_state)
+    return x.new_empty(x.shape), x.new_empty(width + 1, channels, dtype=torch.float32), d_initial
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    *tensors, silu = inputs
+    *tensors, ctx.silu = inputs
     ctx.save_for_backward(*tensors)
-    ctx.silu = silu
     ctx.set_materialize_grads(False)
 
 
 def _differentiate(ctx: Any, dy: Tensor | None, d_final: Tensor | None) -> tuple[Any, ...]:
-    x, weight, bias, initial_state = ctx.saved_tensors
+    x, weight, bias, initial_state, cu_seqlens = ctx.saved_tensors
     if dy is None:
         dy = torch.zeros((), dtype=x.dtype, device=x.device).expand(x.shape)
-    gradients = _backward(dy, d_final, x, weight, bias, initial_state, ctx.silu)
-    cast = [
-        None if tensor is None else gradient.to(tensor.dtype)
-        for tensor, gradient in zip(ctx.saved_tensors, gradients, strict=True)
-    ]
-    return *cast, None
+    dx, d_params, d_initial = _backward(dy, d_final, x, weight, bias, initial_state, cu_seqlens, ctx.silu)
+    d_weight = d_params[:-1].mT.to(weight.dtype)
+    d_bias = None if bias is None else d_params[-1].to(bias.dtype)
+    return dx, d_weight, d_bias, None if initial_state is None else d_initial, None, None
 
 
 _forward.register_autograd(_differentiate, setup_context=_setup_context)
+
+
+def _sequences(x: Tensor, cu_seqlens: Tensor | None) -> int | torch.SymInt:
+    return x.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
+
+
+def _config(x: Tensor, weight: Tensor) -> ConvConfig:
+    batch, length, channels = x.shape
+    return choose_config(batch, length, channels, weight.shape[1], x.element_size())
+
+
+def _grid(x: Tensor, cu_seqlens: Tensor | None, config: ConvConfig) -> tuple[int]:
+    """Programs: blocks of channels times chunks. Packed sequences need at most so many; see `find_chunk`."""
+    batch, length, channels = x.shape
+    if cu_seqlens is None:
+        chunks = batch * triton.cdiv(length, config.chunk)
+    else:
+        chunks = length // config.chunk + cu_seqlens.shape[0] - 1
+    return (triton.cdiv(channels, config.block) * chunks,)
+
+
+def _constants(x: Tensor, weight: Tensor, config: ConvConfig) -> dict[str, Any]:
+    return {
+        "WIDTH": weight.shape[1],
+        "BLOCK": config.block,
+        "UNROLL": config.unroll,
+        "EVEN": x.shape[2] % config.block == 0,
+        "num_warps": 1,
+        "enable_fp_fusion": True,
+    }
+
+
+def contiguous(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.contiguous()
+
+
+def _like(tensor: Tensor) -> Tensor:
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
 
 
 def _strides(tensor: Tensor | None) -> tuple[int, ...]:

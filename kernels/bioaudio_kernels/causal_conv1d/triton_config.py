@@ -1,0 +1,49 @@
+"""How the convolution's kernels cut their work: fixed rules, never timed, so that results repeat."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import triton
+from torch import Tensor
+
+MAX_WIDTH = 16
+"""Taps that the kernels hold in registers."""
+PROGRAMS = 6144
+"""An H100 holds 1600 to 2600 programs at a time; some waves of them, so that the last one is short."""
+
+
+class ConvConfig(NamedTuple):
+    """How the work is cut. A program is one warp."""
+
+    chunk: int
+    """Steps of a program."""
+    block: int
+    """Channels of a program, a multiple of 32: 256 bytes of a row, fewer for wide filters."""
+    unroll: int
+    """Steps whose inputs are loaded together, while those before them are computed."""
+    registers: int | None
+    """Most registers of a lane in the backward pass; None: the compiler's choice."""
+
+
+def choose_config(batch: int, length: int, channels: int, width: int, element_size: int) -> ConvConfig:
+    """The configuration for a shape, the same on every machine.
+
+    Chunks are the longest, from 64 to 512 steps, that leave `PROGRAMS` programs.
+    """
+    block = 256 // element_size if width <= 6 else 64 if width <= 12 else 32
+    programs_per_chunk = batch * triton.cdiv(channels, block)
+    chunk = 64
+    while chunk < 512 and programs_per_chunk * triton.cdiv(length, 2 * chunk) >= PROGRAMS:
+        chunk *= 2
+    return ConvConfig(chunk=chunk, block=block, unroll=4 if width <= 8 else 2, registers=None)
+
+
+def pack_of(config: ConvConfig, *tensors: Tensor) -> int:
+    """2 if all tensors (batch, length, channels) can be read as words of two channels, else 1."""
+    for tensor in tensors:
+        batch_stride, length_stride, channel_stride = tensor.stride()
+        even = (batch_stride | length_stride | tensor.shape[2]) % 2 == 0 and tensor.data_ptr() % 4 == 0
+        if tensor.element_size() != 2 or channel_stride != 1 or not even or config.block < 64:
+            return 1
+    return 2
