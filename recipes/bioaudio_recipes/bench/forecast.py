@@ -12,14 +12,14 @@ from bioaudio_recipes.bench.shape import Shape
 
 FIRST_LENGTH = 128
 GROWTH = 4
-PASSES_TO_START = 3
+LEAST_PASSES = 3
 """About what a contender takes before its first turn and in it."""
 MOST_OF_MEMORY = 0.5
 """Of what a machine has, for what is kept; a backward pass takes about as much again."""
 
 
 def obstacle(contender: Contender, shape: Shape, clock: Clock, seconds: float) -> str | None:
-    """Why three passes at this shape would take longer than `seconds`, or more memory than a CPU has.
+    """Why a few passes at this shape would take longer than `seconds`, or more memory than a CPU has.
 
     Lengths grow fourfold from 128. The time of the asked length follows from the last two by their power law,
     at most the square; a GPU that runs out of memory says so itself.
@@ -33,8 +33,9 @@ def obstacle(contender: Contender, shape: Shape, clock: Clock, seconds: float) -
         spent = clock(last) / 1e3
         power = 0.0 if previous is None else min(max(math.log(spent / previous, GROWTH), 0.0), 2.0)
         expected = spent * (shape.length / length) ** power
-        if expected * PASSES_TO_START > seconds:
-            return f"a pass would take about {expected:,.1f} s, too long for --seconds {seconds:g}"
+        needed = LEAST_PASSES * expected
+        if needed > seconds:
+            return f"{LEAST_PASSES} passes would take about {needed:,.1f} s, --seconds is {seconds:g}"
         reason = _too_large(job, shape, length)
         if reason is not None:
             return reason

@@ -106,17 +106,20 @@ def bench(
     try:
         limits, clock = measure_device(device), clock_for(device)
         used = torch.get_num_threads()
+        where = device_name(device) + (f", {used} threads" if device == "cpu" else "")
+        settings = {"rounds": rounds, "seconds": seconds, "seed": seed, "threads": used}
         heats: dict[plan.Race, list[Heat]] = {}
+        files: list[Path] = []
         for entered in races:
             field = plan.contenders(entered, chosen)
-            heats[entered] = [
-                race(field, size, clock, rounds=rounds, seconds=seconds, label=entered.title)
-                for size in sizes
-            ]
+            for size in sizes:
+                heat = race(field, size, clock, rounds=rounds, seconds=seconds, label=entered.title)
+                heats.setdefault(entered, []).append(heat)
+                if out is not None:  # after every shape: a run that is stopped keeps what it has
+                    files = write_record(out, what, heats, device=limits, where=where, settings=settings)
     finally:
         torch.set_num_threads(before)
 
-    where = device_name(device) + (f", {used} threads" if device == "cpu" else "")
     speed = f"copies at {limits.bytes_per_second / 1e9:,.1f} GB/s"
     known = versions(chain.from_iterable(heats.values())).items()
     packages = ", ".join(f"{package} {version}" for package, version in known if version)
@@ -126,8 +129,6 @@ def bench(
             parts.append(f"{entered.title}: {heat.shape.describe(entered.sizes)}\n{heat_table(heat, limits)}")
     if shapes is not None:
         parts.append(judged_table(heats[plan.SCAN], plan.TABLE_PEER))
-    if out is not None:
-        settings = {"rounds": rounds, "seconds": seconds, "seed": seed, "threads": used}
-        files = write_record(out, what, heats, device=limits, where=where, settings=settings)
+    if files:
         parts.append("written: " + ", ".join(map(str, files)))
     return "\n\n".join(parts)
