@@ -1,7 +1,7 @@
 """A stretch of whole chunks as matrix products per channel, forward and backward.
 
 Channels come first here: x as (d_inner, batch * chunks, T), so that every product is one batched GEMM. It is
-in the tables' precision, float32 for 16-bit x too, and so follows torch.set_float32_matmul_precision on a GPU.
+in the tables' precision, float32 for 16-bit x too; on a GPU torch.set_float32_matmul_precision governs it.
 """
 
 from __future__ import annotations
