@@ -18,10 +18,10 @@ OP = "mamba_inner_fn"
 
 
 def mamba_inner_fn(
-    xz: Float[Tensor, "batch 2*dim length"],
-    conv1d_weight: Float[Tensor, "dim 1 width"],
+    xz: Float[Tensor, "batch x_and_z length"],
+    conv1d_weight: Float[Tensor, "dim one width"],
     conv1d_bias: Float[Tensor, " dim"] | None,
-    x_proj_weight: Float[Tensor, "rank+maps dim"],
+    x_proj_weight: Float[Tensor, "rows dim"],
     delta_proj_weight: Float[Tensor, "dim rank"],
     out_proj_weight: Float[Tensor, "d_model dim"],
     out_proj_bias: Float[Tensor, " d_model"] | None,
@@ -30,12 +30,12 @@ def mamba_inner_fn(
     C: ScanMap | None = None,
     D: Float[Tensor, " dim"] | None = None,
     delta_bias: Float[Tensor, " dim"] | None = None,
-    B_proj_bias: Float[Tensor, " maps"] | None = None,
-    C_proj_bias: Float[Tensor, " maps"] | None = None,
+    B_proj_bias: Float[Tensor, " numbers"] | None = None,
+    C_proj_bias: Float[Tensor, " numbers"] | None = None,
     delta_softplus: bool = True,
     checkpoint_lvl: int = 1,
-    b_rms_weight: Float[Tensor, " maps"] | None = None,
-    c_rms_weight: Float[Tensor, " maps"] | None = None,
+    b_rms_weight: Float[Tensor, " numbers"] | None = None,
+    c_rms_weight: Float[Tensor, " numbers"] | None = None,
     dt_rms_weight: Float[Tensor, " dim"] | None = None,
     b_c_dt_rms_eps: float = 1e-6,
 ) -> Float[Tensor, "batch length d_model"]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
 
 class Recompute:
@@ -19,17 +21,15 @@ class Recompute:
 
     def __init__(self, *, active: bool = True) -> None:
         self._makers: dict[int, _Maker] = {}
-        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, _unpack)
         self._active = active and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        self._hooks = saved_tensors_hooks(self._pack, _unpack) if self._active else nullcontext()
 
     def __enter__(self) -> Recompute:
-        if self._active:
-            self._hooks.__enter__()
+        self._hooks.__enter__()
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        if self._active:
-            self._hooks.__exit__(*exception)
+        self._hooks.__exit__(*exception)
 
     def make_again(self, tensor: Tensor, function: Callable[[], Tensor]) -> Tensor:
         """The tensor, which is `function()` and shares its memory with no other."""

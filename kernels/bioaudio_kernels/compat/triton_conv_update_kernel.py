@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import triton.language as tl
 
-from bioaudio_kernels.causal_conv1d.triton_rows import activate, load_taps, push
+from bioaudio_kernels.causal_conv1d.triton_rows import activate, push
 from bioaudio_kernels.selective_scan.triton_math import load_lanes
 from bioaudio_kernels.triton_jit import jit
 
@@ -31,7 +31,9 @@ def conv_update_kernel(
     p_state += row * s_state[0] + c * s_state[1]
     p_x += i_b * s_x[0] + c * s_x[1]
     p_y += (i_b * channels + c) * length
-    taps = load_taps(p_weight, s_weight, c, mask, WIDTH)
+    taps = ()
+    for k in tl.static_range(WIDTH):
+        taps = taps + (load_lanes(p_weight + c * s_weight[0] + k * s_weight[1], mask),)
     bias = 0.0 if p_bias is None else load_lanes(p_bias + c * s_bias, mask)
     if p_seqlens is None:
         place = state_len - length
