@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 from lti_cases import LtiCase, cast, lti_cases, results_and_gradients
 from tolerances import GRADIENT_RTOL, OUTPUT_RTOL, assert_close
 
+# cuBLAS warns without it where deterministic algorithms are asked for; read before its first product.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICES = ["cpu"] if INTERPRETED else [pytest.param("cuda", marks=pytest.mark.gpu)]
 
