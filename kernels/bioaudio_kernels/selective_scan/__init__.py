@@ -74,7 +74,7 @@ def selective_scan(
     if chosen == "triton":
         from bioaudio_kernels.selective_scan.triton_op import selective_scan_triton
 
-        return selective_scan_triton(*tensors, dt_softplus, **_served_by_triton(tensors, cu_seqlens, reverse))
+        return selective_scan_triton(*tensors, dt_softplus, cu_seqlens=cu_seqlens, reverse=reverse)
     if chosen == "cpu":
         from bioaudio_kernels.selective_scan.cpu import selective_scan_cpu
 
@@ -112,21 +112,6 @@ def selective_scan_step(
 
         return selective_scan_step_triton(*tensors, dt_softplus)
     return selective_scan_step_reference(*tensors, dt_softplus)
-
-
-def _served_by_triton(tensors, cu_seqlens, reverse):
-    """The keywords that `selective_scan_triton` takes; goes when it takes all of them and every form."""
-    _, dt, A, B, C, *_ = tensors
-    new = {
-        "cu_seqlens": cu_seqlens is not None,
-        "reverse=True": reverse,
-        "dt constant in time": dt.ndim == 1,
-        "complex A": A.is_complex(),
-        "B or C with groups or constant in time": {B.ndim, C.ndim} != {3},
-    }
-    for name in (name for name, asked in new.items() if asked):
-        raise ValueError(f"selective_scan: backend 'triton' does not serve {name}; use backend='reference'")
-    return {}
 
 
 _SCAN_ARGUMENTS = ("x", "dt", "A", "B", "C", "D", "z", "dt_bias", "initial_state")

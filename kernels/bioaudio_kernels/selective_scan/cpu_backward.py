@@ -22,7 +22,7 @@ from bioaudio_kernels.compiled import kernel
 from bioaudio_kernels.lane_math import load_some, sigmoid, softplus_and_sigmoid, store_some
 from bioaudio_kernels.selective_scan import cpu_complex_states, cpu_real_states
 from bioaudio_kernels.selective_scan.cpu_maps import add_lanes, fill_lanes, groups_change
-from bioaudio_kernels.simd import LANES, fma, load, prefetch, splat, store
+from bioaudio_kernels.simd import LANES, fma, load, splat, store
 
 _ZERO, _ONE = np.float32(0), np.float32(1)
 _replay_real, _retreat_real = cpu_real_states.replay, cpu_real_states.retreat
@@ -124,6 +124,12 @@ def backward(
                     store(slopes, t * CHANNELS + c, slope)
                     store(impulses, t * CHANNELS + c, delta * x_t)
                     store(doutputs, t * CHANNELS + c, doutput)
+            ahead = (
+                (x, x_start - TILE * x_step, x_step),
+                (dt, dt_start - TILE * dt_step, dt_step),
+                (dy, dy_start - TILE * dy_step, dy_step),
+                (z, z_start - TILE * z_step, z_step),
+            )
             for c in range(0, width, LANES):
                 lanes = min(LANES, width - c)
                 if groups_change(channel, c, lanes, B_share):
@@ -135,21 +141,15 @@ def backward(
                 for value in range(values):
                     store(h, value * LANES, load(h_start, value * CHANNELS + c))
                     store(drates_tile, value * LANES, splat(_ZERO))
-                for t in range(steps):
-                    prefetch(x, x_start + (t - TILE) * x_step + c)
-                    prefetch(dt, dt_start + (t - TILE) * dt_step + c)
-                    prefetch(dy, dy_start + (t - TILE) * dy_step + c)
-                    if gated:
-                        prefetch(z, z_start + (t - TILE) * z_step + c)
-                given = (steps, c, d_state, deltas, impulses, doutputs, rates, decays, h)
+                given = (d_state, deltas, impulses, doutputs, rates, decays, h)
                 maps = (B_lanes, B_lane_step, C_lanes, C_lane_step)
                 results = (dB_lanes, drates_tile, dimpulses, ddeltas)
                 if is_complex:
-                    _replay_complex(*given, *maps, dC_lanes, outputs)
-                    _retreat_complex(*given, g, *maps, *results)
+                    _replay_complex(steps, c, ahead, *given, *maps, dC_lanes, outputs)
+                    _retreat_complex(steps, c, *given, g, *maps, *results)
                 else:
-                    _replay_real(*given, *maps, dC_lanes, outputs)
-                    _retreat_real(*given, g, *maps, *results)
+                    _replay_real(steps, c, ahead, *given, *maps, dC_lanes, outputs)
+                    _retreat_real(steps, c, *given, g, *maps, *results)
                 for value in range(values):
                     at = value * CHANNELS + c
                     store(drates, at, load(drates, at) + load(drates_tile, value * LANES))

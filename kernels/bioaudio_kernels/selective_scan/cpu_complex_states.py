@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bioaudio_kernels.blocks import CHANNELS
+from bioaudio_kernels.blocks import CHANNELS, prefetch_step
 from bioaudio_kernels.compiled import inlined
 from bioaudio_kernels.lane_math import LN_2, cos_and_sin, exp2
 from bioaudio_kernels.simd import LANES, fma, load, splat, store
@@ -27,11 +27,12 @@ def _decay(delta, rates, n, c):
 
 
 @inlined
-def advance(steps, c, d_state, deltas, impulses, rates, h, B, B_step, C, C_step, outputs):
-    """Bring h to the end of the tile and write outputs = 2 Re(C . h)."""
+def advance(steps, c, ahead, d_state, deltas, impulses, rates, h, B, B_step, C, C_step, outputs):
+    """Bring h to the end of the tile and write outputs = 2 Re(C . h); fetches what lies `ahead`."""
     for t in range(steps):
         delta = load(deltas, t * CHANNELS + c)
         impulse = load(impulses, t * CHANNELS + c)
+        prefetch_step(ahead, t, c)
         output = splat(_ZERO)
         for n in range(d_state):
             at = 2 * n * CHANNELS + c
@@ -48,13 +49,15 @@ def advance(steps, c, d_state, deltas, impulses, rates, h, B, B_step, C, C_step,
 
 @inlined
 def replay(
-    steps, c, d_state, deltas, impulses, doutputs, rates, decays, h, B, B_step, C, C_step, dC, outputs
-):
+    steps, c, ahead, d_state, deltas, impulses, doutputs, rates, decays, h, B, B_step, C, C_step,
+    dC, outputs,
+):  # fmt: skip
     """`advance` from h[0], keeping decays [step][n] and states [step + 1][n]; adds to dC."""
     for t in range(steps):
         delta = load(deltas, t * CHANNELS + c)
         impulse = load(impulses, t * CHANNELS + c)
         doutput = load(doutputs, t * CHANNELS + c) * _TWO
+        prefetch_step(ahead, t, c)
         output = splat(_ZERO)
         for n in range(d_state):
             at = 2 * (t * d_state + n) * LANES

@@ -18,7 +18,7 @@ from bioaudio_kernels.compiled import kernel
 from bioaudio_kernels.lane_math import load_some, sigmoid, softplus_and_sigmoid, store_some
 from bioaudio_kernels.selective_scan import cpu_complex_states, cpu_real_states
 from bioaudio_kernels.selective_scan.cpu_maps import fill_lanes, groups_change
-from bioaudio_kernels.simd import LANES, fma, load, prefetch, store
+from bioaudio_kernels.simd import LANES, fma, load, store
 
 _advance_real = cpu_real_states.advance
 _advance_complex = cpu_complex_states.advance
@@ -85,6 +85,11 @@ def forward(first_task, last_task, spans, sizes, inputs, strides, options, state
                         delta, _ = softplus_and_sigmoid(delta)
                     store(deltas, t * CHANNELS + c, delta)
                     store(impulses, t * CHANNELS + c, delta * x_t)
+            ahead = (
+                (x, x_start + TILE * x_step, x_step),
+                (dt, dt_start + TILE * dt_step, dt_step),
+                (z, z_start, z_step),
+            )
             for c in range(0, width, LANES):
                 lanes = min(LANES, width - c)
                 if groups_change(channel, c, lanes, B_share):
@@ -93,16 +98,12 @@ def forward(first_task, last_task, spans, sizes, inputs, strides, options, state
                 if groups_change(channel, c, lanes, C_share):
                     rows = steps if C_step != 0 else 1
                     fill_lanes(C_lanes, C, C_start, C_step, rows, values, channel + c, lanes, C_share)
-                for t in range(steps):
-                    prefetch(x, x_start + (TILE + t) * x_step + c)
-                    prefetch(dt, dt_start + (TILE + t) * dt_step + c)
-                    if gated:
-                        prefetch(z, z_start + t * z_step + c)
                 maps = (B_lanes, B_lane_step, C_lanes, C_lane_step)
+                given = (steps, c, ahead, d_state, deltas, impulses, rates, h)
                 if is_complex:
-                    _advance_complex(steps, c, d_state, deltas, impulses, rates, h, *maps, outputs)
+                    _advance_complex(*given, *maps, outputs)
                 else:
-                    _advance_real(steps, c, d_state, deltas, impulses, rates, h, *maps, outputs)
+                    _advance_real(*given, *maps, outputs)
             for t in range(steps):
                 for c in range(0, width, LANES):
                     x_t = load_some(x, x_start + t * x_step + c, width - c)

@@ -82,6 +82,9 @@ def zero_map_gradient(map: Tensor, A: Tensor, n_states: int) -> Tensor:
     d_inner, d_state = A.shape
     copies = n_states
     if map.ndim > 2:
-        copies = min(block_count(d_inner), (channels_a_group(map, d_inner) - 2) // CHANNELS + 2)
+        share = channels_a_group(map, d_inner)
+        # A group begins at most `offset` channels into a block.
+        offset = CHANNELS - math.gcd(share, CHANNELS)
+        copies = min(block_count(d_inner), (offset + share - 1) // CHANNELS + 1)
     values = 2 * d_state if A.is_complex() else d_state
     return torch.zeros(copies, *map.shape[:-1], values, dtype=torch.float32)

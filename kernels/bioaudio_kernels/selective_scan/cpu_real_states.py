@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bioaudio_kernels.blocks import CHANNELS
+from bioaudio_kernels.blocks import CHANNELS, prefetch_step
 from bioaudio_kernels.compiled import inlined
 from bioaudio_kernels.lane_math import LN_2, exp2
 from bioaudio_kernels.simd import LANES, fma, load, splat, store
@@ -16,11 +16,12 @@ _ZERO = np.float32(0)
 
 
 @inlined
-def advance(steps, c, d_state, deltas, impulses, rates, h, B, B_step, C, C_step, outputs):
-    """Bring h to the end of the tile and write outputs = C . h."""
+def advance(steps, c, ahead, d_state, deltas, impulses, rates, h, B, B_step, C, C_step, outputs):
+    """Bring h to the end of the tile and write outputs = C . h; fetches what lies `ahead`."""
     for t in range(steps):
         delta = load(deltas, t * CHANNELS + c)
         impulse = load(impulses, t * CHANNELS + c)
+        prefetch_step(ahead, t, c)
         output = splat(_ZERO)
         for n in range(d_state):
             decay = exp2(delta * load(rates, n * CHANNELS + c))
@@ -32,13 +33,15 @@ def advance(steps, c, d_state, deltas, impulses, rates, h, B, B_step, C, C_step,
 
 @inlined
 def replay(
-    steps, c, d_state, deltas, impulses, doutputs, rates, decays, h, B, B_step, C, C_step, dC, outputs
-):
+    steps, c, ahead, d_state, deltas, impulses, doutputs, rates, decays, h, B, B_step, C, C_step,
+    dC, outputs,
+):  # fmt: skip
     """`advance` from h[0], keeping decays [step][n] and states [step + 1][n]; adds to dC."""
     for t in range(steps):
         delta = load(deltas, t * CHANNELS + c)
         impulse = load(impulses, t * CHANNELS + c)
         doutput = load(doutputs, t * CHANNELS + c)
+        prefetch_step(ahead, t, c)
         output = splat(_ZERO)
         for n in range(d_state):
             at = (t * d_state + n) * LANES

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import triton
 
-MAX_STATES = 16
-"""States of one channel that a program holds in registers; more take several programs or launches."""
+MAX_VALUES = 16
+"""Values of one channel's states (two for a complex one) that a program holds in registers; more take several
+programs or launches."""
 
 
 class ScanConfig(NamedTuple):
@@ -19,48 +20,37 @@ class ScanConfig(NamedTuple):
     """Chunks per segment; the backward pass takes one segment at a time, which bounds its buffers."""
     sub: int
     """Steps between states that the backward pass stores; rounding errors of dt's gradient grow with it."""
-    state_block: int
-    """Channels per program of `chunk_state_kernel`; a multiple of 32 * warps."""
+    block: int
+    """Channels of a program, which is one warp; a multiple of 32."""
     state_unroll: int
-    """Steps whose loads are issued together."""
-    state_warps: int
-    output_block: int
-    """The same three for `output_kernel`."""
+    """Steps whose loads `chunk_state_kernel` issues together."""
     output_unroll: int
-    output_warps: int
-    forward_block: int
-    """Channels per program of `forward_sweep_kernel`, which runs on one warp; a multiple of 32."""
-    reverse_block: int
-    """The same for `reverse_sweep_kernel`."""
+    """The same for `output_kernel`."""
 
 
-def choose_config(batch: int, length: int, d_inner: int) -> ScanConfig:
+def choose_config(batch: int, length: int, d_inner: int, group_size: int, *, plain: bool) -> ScanConfig:
     """The configuration for a shape, the same on every machine.
 
     Chunks are the longest, from 64 to 1024 steps, that leave 4096 programs (an H100 holds some 2100 at a
-    time). A segment of the backward pass has at most 2^27 elements.
+    time). A segment of the backward pass has at most 2^27 elements. What is not `plain`, complex states or
+    maps that are constant in time, takes more registers for each channel.
     """
-    block = 64 if d_inner > 32 else 32
-    programs_per_chunk = batch * triton.cdiv(d_inner, block)
+    block = 64 if group_size > 32 and plain else 32
+    programs_per_chunk = batch * (d_inner // group_size) * triton.cdiv(group_size, block)
     chunk = 64
     while chunk < 1024 and programs_per_chunk * triton.cdiv(length, 2 * chunk) >= 4096:
         chunk *= 2
     return ScanConfig(
         chunk=chunk,
-        segment=max(1, 2**27 // (batch * d_inner * chunk)),
+        segment=max(1, 2**27 // (d_inner * chunk)),
         sub=64,
-        state_block=block,
-        state_unroll=4,
-        state_warps=1,
-        output_block=block,
+        block=block,
+        state_unroll=2,
         output_unroll=2 if length > 1 else 1,
-        output_warps=1,
-        forward_block=block,
-        reverse_block=block,
     )
 
 
-def state_blocks(d_state: int) -> tuple[int, int]:
-    """How many blocks of states, and how many states in each."""
-    n_blocks = triton.cdiv(d_state, MAX_STATES)
+def state_blocks(d_state: int, parts: int) -> tuple[int, int]:
+    """How many blocks of states, and how many states in each; a state has 1 or 2 parts."""
+    n_blocks = triton.cdiv(d_state * parts, MAX_VALUES)
     return n_blocks, triton.cdiv(d_state, n_blocks)

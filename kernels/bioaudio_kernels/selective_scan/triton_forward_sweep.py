@@ -13,112 +13,180 @@ alone; the reverse sweep runs dh and completes the sum. No state is stored per s
 exact value, q = a dh . h, every SUB steps, where this sweep stores h: that bounds its rounding error. For the
 gradient at A = sum_t dt_t q_t the same sum is taken by parts, with S the sum of dt since the restart.
 
+For complex states everything here is the derivative with respect to the number itself, without conjugates:
+the same formulas hold, and the caller conjugates the results. A state stands for two, which doubles g where
+it meets C.
+
 Between the sweeps `chunk_scan_kernel` carries dh over chunks. Gradients that sum over channels (B, C) leave
-as one partial row per channel block, those that sum over time (A, D, dt_bias) as one per chunk: no atomics,
-the same bits every time.
+as one partial row per channel block, those that sum over time (A, D, dt_bias; B, C constant in time) as one
+per chunk: no atomics, the same bits every time.
 """
 
 from __future__ import annotations
 
 import triton.language as tl
 
+from bioaudio_kernels.selective_scan.triton_lanes import (
+    TOUCHED,
+    absorb,
+    as_numbers,
+    block_of_channels,
+    due,
+    fetch_lanes,
+    fetch_row,
+    full_numbers,
+    load_numbers,
+    load_rates,
+    locate_chunk,
+    open_lanes,
+    open_row,
+    pour,
+    state_masks,
+    store_numbers,
+    touch,
+    unpack_row,
+)
 from bioaudio_kernels.selective_scan.triton_math import (
     LN_2,
-    full_states,
     lane_mask,
-    load_decay,
     load_lanes,
-    load_row,
-    load_states,
+    number_decay,
+    number_product,
+    number_sum,
+    rate_product,
+    scaled,
     sigmoid,
-    state_masks,
     step_size,
-    store_states,
     sum_over_channels,
 )
 from bioaudio_kernels.triton_jit import jit
 
 
-@jit(do_not_specialize=["i_n", "chunk_0", "n_chunks", "chunk", "batch", "length"])
+@jit
+def fetch_forward(t, x, dt, dy, z, mask):
+    gate = ()
+    if len(z) > 0:
+        gate = (fetch_lanes(z, t, mask),)
+    return fetch_lanes(x, t, mask), fetch_lanes(dt, t, mask), fetch_lanes(dy, t, mask), gate
+
+
+@jit
+def fetch_rows(t, B, C, s_B, s_C, n_valid, COUNT: tl.constexpr, PACK: tl.constexpr, MASK_N: tl.constexpr):
+    row_B = ()
+    row_C = ()
+    if len(B) > 0:
+        row_B = fetch_row(B, t, s_B[3], n_valid, COUNT, PACK, MASK_N)
+    if len(C) > 0:
+        row_C = fetch_row(C, t, s_C[3], n_valid, COUNT, PACK, MASK_N)
+    return row_B, row_C
+
+
+@jit
+def ready_forward(step, bias, SOFTPLUS: tl.constexpr):
+    """x, dt, g, and the factor of y in dz, of a step."""
+    x, raw, dy, gate = step
+    g = dy.to(tl.float32)
+    slope = ()
+    if len(gate) > 0:
+        z = gate[0].to(tl.float32)
+        open_ = sigmoid(z)
+        slope = (g * (open_ * (1.0 + z * (1.0 - open_))),)
+        g = g * (z * open_)
+    return x.to(tl.float32), step_size(raw.to(tl.float32) + bias, SOFTPLUS), g, slope
+
+
+@jit(do_not_specialize=["i_n", "chunk_0", "chunks", "n_chunks", "chunk", "length"])
 def forward_sweep_kernel(
-    p_x, s_x, p_dt, s_dt, p_A, s_A, p_B, s_B, p_C, s_C, p_D, p_z, s_z, p_bias, p_h, s_h, p_dy, s_dy,
-    p_dz, p_r, p_sum, p_dC, p_dA, p_dD, p_adjoint, p_sigma, p_end, p_S,
-    i_n, chunk_0, n_chunks, chunk, batch, length, d_inner,
-    N: tl.constexpr, NB: tl.constexpr, COUNT: tl.constexpr, SUB: tl.constexpr,
-    BLOCK_D: tl.constexpr, PACK: tl.constexpr, SOFTPLUS: tl.constexpr, EVEN_D: tl.constexpr, WIDE:
-    tl.constexpr,
-    FIRST: tl.constexpr, LAST: tl.constexpr,
+    p_x, s_x, p_dt, s_dt, p_A, s_A, p_B, s_B, p_C, s_C, p_D, p_z, s_z, p_bias, p_states, p_dy, s_dy,
+    p_dz, s_dz, p_r, p_sum, p_dC, p_dA, p_dD, p_adjoint, p_sigma, p_end, p_S,
+    p_chunks, i_n, chunk_0, chunks, n_chunks, chunk, length, group_size, d_inner,
+    N: tl.constexpr, NB: tl.constexpr, PARTS: tl.constexpr, COUNT: tl.constexpr, SUB: tl.constexpr,
+    BLOCK_D: tl.constexpr, PACK: tl.constexpr, SOFTPLUS: tl.constexpr, REVERSE: tl.constexpr,
+    EVEN_D: tl.constexpr, WIDE: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr,
 ):  # fmt: skip
-    """dz, dD, rows of dC, r, the first part of dA, and each chunk's own adjoint.
+    """dz, dD, dC, r, the first part of dA, and each chunk's own adjoint.
 
     The adjoint is the gradient at the state before the chunk from that chunk alone. Grid: (channel blocks *
-    n_chunks * batch,) over the chunks [chunk_0, chunk_0 + n_chunks) of a segment. Buffers as in `Segment`;
-    `h` and blocks of states as in `output_kernel`.
+    chunks,) over the chunks [chunk_0, chunk_0 + chunks) of a segment. Buffers as in `Segment`; blocks of
+    states as in `output_kernel`.
     """
     INT: tl.constexpr = tl.int64 if WIDE else tl.int32
     MASK_N: tl.constexpr = N % NB != 0
-    n_blocks_d = tl.cdiv(d_inner, BLOCK_D)
+    VALUES: tl.constexpr = NB * PARTS
+    B_TYPE: tl.constexpr = p_B.dtype.element_ty
+    C_TYPE: tl.constexpr = p_C.dtype.element_ty
+    n_blocks_d = d_inner // group_size * tl.cdiv(group_size, BLOCK_D)
     pid = tl.program_id(0)
     i_d = pid % n_blocks_d
-    i_c = ((pid // n_blocks_d) % n_chunks).to(tl.int64)
-    i_b = (pid // n_blocks_d // n_chunks).to(tl.int64)
-    i_bc = i_b * n_chunks + i_c
+    i_c = (pid // n_blocks_d).to(tl.int64)
+    i_b, first, steps, _, _ = locate_chunk(p_chunks, chunk_0 + i_c, n_chunks, chunk, length, REVERSE)
 
-    d = (i_d * BLOCK_D + tl.arange(0, BLOCK_D)).to(tl.int64)
-    mask = lane_mask(d, d_inner, EVEN_D)
+    group, d0, d, stop = block_of_channels(i_d, group_size, BLOCK_D)
+    mask = lane_mask(d, stop, EVEN_D)
     n0 = i_n * NB
-    masks = state_masks(mask, d, d_inner, N - n0, NB, MASK_N)
-    lane = tl.arange(0, 32)
-    row_mask = lane < (tl.minimum(N - n0, NB) if MASK_N else NB)
+    masks = state_masks(mask, d, stop, N - n0, NB, MASK_N)
+    n_valid = (N - n0) * PARTS
     bias = 0.0 if p_bias is None else load_lanes(p_bias + d, mask)
     skip = 0.0 if p_D is None else load_lanes(p_D + d, mask)
-    decay = load_decay(p_A, s_A, d, n0, masks, NB)
-    if p_h is None:
-        h = full_states(0.0, NB, BLOCK_D)
-    else:
-        entering = p_h + i_b * s_h[0] + (chunk_0 + i_c) * s_h[1] + n0 * s_h[2] + d * s_h[3]
-        h = load_states(entering, s_h[2], masks, NB)
-    product = full_states(1.0, NB, BLOCK_D)
-    adjoint = full_states(0.0, NB, BLOCK_D)
-    dA = full_states(0.0, NB, BLOCK_D)
+    rates = load_rates(p_A, s_A, d, n0, masks, PARTS)
+    h = load_numbers(p_states + ((chunk_0 + i_c) * N + n0) * PARTS * d_inner + d, d_inner, masks, PARTS)
+    product = full_numbers(1.0, NB, PARTS, BLOCK_D)
+    adjoint = full_numbers(0.0, NB, PARTS, BLOCK_D)
+    dA = full_numbers(0.0, NB, PARTS, BLOCK_D)
     zeros = tl.zeros([BLOCK_D], tl.float32)
     dD = zeros
     sigma = zeros
-
-    t0 = (chunk_0 + i_c) * chunk
-    p_x += i_b * s_x[0] + t0 * s_x[1] + d * s_x[2]
-    p_dt += i_b * s_dt[0] + t0 * s_dt[1] + d * s_dt[2]
-    p_B += i_b * s_B[0] + t0 * s_B[1] + n0 * s_B[2]
-    p_C += i_b * s_C[0] + t0 * s_C[1] + n0 * s_C[2]
-    p_dy += i_b * s_dy[0] + t0 * s_dy[1] + d * s_dy[2]
-    if p_z is not None:
-        p_z += i_b * s_z[0] + t0 * s_z[1] + d * s_z[2]
-        p_dz += (i_b * length + t0) * d_inner + d
-    p_r += i_bc * chunk * d_inner + d
+    x = open_lanes(p_x, s_x, i_b, first, d0, d, stop, REVERSE, BLOCK_D)
+    dt = open_lanes(p_dt, s_dt, i_b, first, d0, d, stop, REVERSE, BLOCK_D)
+    dy = open_lanes(p_dy, s_dy, i_b, first, d0, d, stop, REVERSE, BLOCK_D)
+    z = open_lanes(p_z, s_z, i_b, first, d0, d, stop, REVERSE, BLOCK_D)
+    dz = open_lanes(p_dz, s_dz, i_b, first, d0, d, stop, REVERSE, BLOCK_D)
+    B = ()
+    C = ()
+    dC_sum = ()
+    if len(s_B) == 2:
+        B_t = load_numbers(p_B + d * s_B[0] + n0 * PARTS * s_B[1], s_B[1], masks, PARTS)
+    else:
+        B = open_row(p_B, s_B, i_b, first, group, n0 * PARTS, n_valid, REVERSE, VALUES)
+    if len(s_C) == 2:
+        C_t = load_numbers(p_C + d * s_C[0] + n0 * PARTS * s_C[1], s_C[1], masks, PARTS)
+        dC_sum = full_numbers(0.0, NB, PARTS, BLOCK_D)
+    else:
+        C = open_row(p_C, s_C, i_b, first, group, n0 * PARTS, n_valid, REVERSE, VALUES)
+    p_r += i_c * chunk * d_inner + d
     if p_sum is not None:
-        p_sum += i_bc * chunk * d_inner + d
-    p_dC += ((i_d * batch + i_b) * n_chunks + i_c) * chunk * N + n0 + lane
+        p_sum += i_c * chunk * d_inner + d
+    lane = tl.arange(0, 32)
+    row_mask = lane < (tl.minimum(n_valid, VALUES) if MASK_N else VALUES)
+    row = p_dC + (i_d * chunks + i_c) * chunk * (N * PARTS) + n0 * PARTS + lane
 
-    steps = tl.minimum(length - t0, chunk).to(tl.int32)
+    streams = (x, dt, dy, z, B, C)
+    sink = tl.zeros([32], tl.float32)
+    touched = touch(streams, 0, steps)
+    ahead = fetch_forward(tl.cast(0, INT), x, dt, dy, z, mask)
+    rows = fetch_rows(tl.cast(0, INT), B, C, s_B, s_C, n_valid, VALUES, PACK, MASK_N)
     for begin in range(0, steps, SUB):
         S = zeros
         for i in range(begin, tl.minimum(begin + SUB, steps)):
             t = tl.cast(i, INT)
-            x = load_lanes(p_x + t * s_x[1], mask)
-            raw = load_lanes(p_dt + t * s_dt[1], mask) + bias
-            g = load_lanes(p_dy + t * s_dy[1], mask)
-            if p_z is not None:
-                z = load_lanes(p_z + t * s_z[1], mask)
-                open_ = sigmoid(z)
-                d_gate = g * (open_ * (1.0 + z * (1.0 - open_)))
-                g = g * (z * open_)
-            y = skip * x if FIRST else load_lanes(p_sum + t * d_inner, mask)
-            B = load_row(p_B + t * s_B[1], s_B[2], N - n0, NB, PACK, MASK_N)
-            C = load_row(p_C + t * s_C[1], s_C[2], N - n0, NB, PACK, MASK_N)
-            dt = step_size(raw, SOFTPLUS)
-            dtx = dt * x
-            S += dt
-            gS = g * S
+            if due(i):
+                sink = absorb(sink, touched)
+                touched = touch(streams, t + TOUCHED, steps)
+            now = ahead
+            row_B, row_C = rows
+            after = tl.cast(tl.minimum(i + 1, steps - 1), INT)
+            ahead = fetch_forward(after, x, dt, dy, z, mask)
+            rows = fetch_rows(after, B, C, s_B, s_C, n_valid, VALUES, PACK, MASK_N)
+            x_t, dt_t, g, slope = ready_forward(now, bias, SOFTPLUS)
+            if len(row_B) > 0:
+                B_t = as_numbers(unpack_row(row_B, B_TYPE, PACK), PARTS)
+            if len(row_C) > 0:
+                C_t = as_numbers(unpack_row(row_C, C_TYPE, PACK), PARTS)
+            dtx = dt_t * x_t
+            S += dt_t
+            g2 = g * PARTS
+            gS = g2 * S
+            y = zeros
             r = zeros
             new_h = ()
             new_product = ()
@@ -126,38 +194,51 @@ def forward_sweep_kernel(
             new_dA = ()
             dC = ()
             for n in tl.static_range(NB):
-                a = tl.exp2(dt * decay[n])
-                new_h = new_h + (a * h[n] + dtx * B[n],)
-                Ch = C[n] * new_h[n]
-                y += Ch
-                r += decay[n] * Ch
-                new_dA = new_dA + (dA[n] + gS * Ch,)
-                new_product = new_product + (product[n] * a,)
-                new_adjoint = new_adjoint + (adjoint[n] + new_product[n] * (C[n] * g),)
-                dC = dC + (g * new_h[n],)
+                a = number_decay(dt_t, rates[n])
+                new_h = new_h + (number_sum(number_product(a, h[n]), scaled(dtx, B_t[n])),)
+                Ch = number_product(C_t[n], new_h[n])
+                y += Ch[0]
+                r += rate_product(rates[n], Ch)
+                new_dA = new_dA + (number_sum(dA[n], scaled(gS, Ch)),)
+                new_product = new_product + (number_product(product[n], a),)
+                pull = number_product(new_product[n], scaled(g2, C_t[n]))
+                new_adjoint = new_adjoint + (number_sum(adjoint[n], pull),)
+                if len(s_C) == 2:
+                    dC = dC + (number_sum(dC_sum[n], scaled(g2, new_h[n])),)
+                else:
+                    dC = dC + scaled(g2, new_h[n])
             h = new_h
             product = new_product
             adjoint = new_adjoint
             dA = new_dA
-            tl.store(p_dC + t * N, sum_over_channels(dC, NB, COUNT, BLOCK_D), mask=row_mask)
-            r = r * g * LN_2
-            if FIRST:
-                dD += g * x
+            if len(s_C) == 2:
+                dC_sum = dC
             else:
-                r += load_lanes(p_r + t * d_inner, mask)
+                tl.store(row + t * (N * PARTS), sum_over_channels(dC, COUNT, BLOCK_D), mask=row_mask)
+            r = r * g2 * LN_2
+            y = y * PARTS
+            if FIRST:
+                dD += g * x_t
+                y += skip * x_t
+            else:
+                r += tl.load(p_r + t * d_inner, mask=mask, other=0.0)
+                y += tl.load(p_sum + t * d_inner, mask=mask, other=0.0)
             tl.store(p_r + t * d_inner, r, mask=mask)
             if not LAST:
                 tl.store(p_sum + t * d_inner, y, mask=mask)
-            elif p_z is not None:
-                tl.store(p_dz + t * d_inner, d_gate * y, mask=mask)
-        i_sub = i_bc * (chunk // SUB) + begin // SUB
-        store_states(p_end + (i_sub * N + n0) * d_inner + d, d_inner, h, masks, NB)
-        tl.store(p_S + i_sub * d_inner + d, S, mask=mask)
+            elif len(dz) > 0:
+                tl.store(dz[0] + t * dz[1], slope[0] * y, mask=mask)
+        at = i_c * (chunk // SUB) + begin // SUB
+        store_numbers(p_end + (at * N + n0) * PARTS * d_inner + d, d_inner, h, masks)
+        tl.store(p_S + at * d_inner + d, S, mask=mask)
         sigma += S
 
-    chunk_states = (i_bc * N + n0) * d_inner + d
-    store_states(p_adjoint + chunk_states, d_inner, adjoint, masks, NB)
-    store_states(p_dA + chunk_states, d_inner, dA, masks, NB)
+    pour(p_sigma, absorb(sink, touched), steps)
+    chunk_states = (i_c * N + n0) * PARTS * d_inner + d
+    store_numbers(p_adjoint + chunk_states, d_inner, adjoint, masks)
+    store_numbers(p_dA + chunk_states, d_inner, dA, masks)
+    if len(s_C) == 2:
+        store_numbers(p_dC + chunk_states, d_inner, dC_sum, masks)
     if FIRST:
-        tl.store(p_sigma + i_bc * d_inner + d, sigma, mask=mask)
-        tl.store(p_dD + i_bc * d_inner + d, dD, mask=mask)
+        tl.store(p_sigma + i_c * d_inner + d, sigma, mask=mask)
+        tl.store(p_dD + i_c * d_inner + d, dD, mask=mask)

@@ -7,211 +7,247 @@ from typing import Any, NamedTuple
 import triton
 from torch import Tensor
 
+from bioaudio_kernels.selective_scan.triton_chunk_table import Chunks
+from bioaudio_kernels.selective_scan.triton_chunks import chunk_scan_kernel, sum_rows_kernel
 from bioaudio_kernels.selective_scan.triton_config import ScanConfig, state_blocks
-from bioaudio_kernels.selective_scan.triton_forward import (
-    chunk_scan_kernel,
-    chunk_state_kernel,
-    output_kernel,
-)
 from bioaudio_kernels.selective_scan.triton_forward_sweep import forward_sweep_kernel
+from bioaudio_kernels.selective_scan.triton_outputs import output_kernel
 from bioaudio_kernels.selective_scan.triton_reverse_sweep import reverse_sweep_kernel
+from bioaudio_kernels.selective_scan.triton_states import chunk_state_kernel
 
 
 class ScanInputs(NamedTuple):
-    """The arguments of `selective_scan`, shapes as there."""
+    """What the kernels read. Complex numbers are pairs of neighbouring values (real, imaginary)."""
 
     x: Tensor
+    """(batch, length, d_inner), as are dt and z."""
     dt: Tensor
     A: Tensor
+    """(d_inner, d_state * parts)"""
     B: Tensor
+    """(batch, length, groups, d_state * parts), or constant in time (d_inner, d_state * parts); C likewise.
+    One of the two may have one group where the other has more."""
     C: Tensor
     D: Tensor | None
     z: Tensor | None
     dt_bias: Tensor | None
     initial_state: Tensor | None
+    """(sequences, d_inner, d_state * parts)"""
+    parts: int
+    """1 if states are real, 2 if complex."""
     dt_softplus: bool
+    reverse: bool
 
     @property
     def sizes(self) -> tuple[int, int, int, int]:
         """batch, length, d_inner, d_state"""
         batch, length, d_inner = self.x.shape
-        return batch, length, d_inner, self.A.shape[1]
+        return batch, length, d_inner, self.A.shape[1] // self.parts
+
+    @property
+    def group_size(self) -> int:
+        """Channels that share both their B and their C."""
+        groups = (tensor.shape[2] for tensor in (self.B, self.C) if tensor.ndim == 4)
+        return self.x.shape[2] // max(groups, default=1)
+
+    def channel_blocks(self, block: int) -> int:
+        return self.x.shape[2] // self.group_size * triton.cdiv(self.group_size, block)
 
 
-def launch_chunk_states(inputs: ScanInputs, states: Tensor, sigma: Tensor, config: ScanConfig) -> None:
-    """Fill states (batch, n_chunks, d_state, d_inner) and sigma (batch, n_chunks, d_inner) but the last."""
-    batch, _, d_inner, d_state = inputs.sizes
-    n_chunks = states.shape[1]
-    n_blocks, _ = state_blocks(d_state)
-    grid = (triton.cdiv(d_inner, config.state_block) * n_blocks * (n_chunks - 1) * batch,)
-    chunk_state_kernel[grid](
-        *_x_to_B(inputs), inputs.dt_bias, states, sigma, n_chunks, config.chunk, d_inner,
-        **_constants(inputs, config, config.state_block, inputs.B),
-        UNROLL=config.state_unroll, num_warps=config.state_warps,
+def launch_chunk_states(
+    inputs: ScanInputs, states: Tensor, sigma: Tensor, chunks: Chunks, config: ScanConfig
+) -> None:
+    """Fill states (chunks, d_state * parts, d_inner) and sigma (chunks, d_inner), but a sequence's last."""
+    _, length, d_inner, d_state = inputs.sizes
+    n_blocks, _ = state_blocks(d_state, inputs.parts)
+    chunk_state_kernel[(inputs.channel_blocks(config.block) * n_blocks * chunks.count,)](
+        *_x_to_B(inputs), inputs.dt_bias, states, sigma, chunks.table, chunks.per_sequence, chunks.steps,
+        length, inputs.group_size, d_inner,
+        **_constants(inputs, config, inputs.B), UNROLL=config.state_unroll,
     )  # fmt: skip
 
 
 def launch_chunk_scan(
-    states: Tensor, sigma: Tensor, A: Tensor, start: Tensor | None, end: Tensor | None, *, reverse: bool
-) -> None:
-    """Turn each chunk's own state, in place, into the one that enters it; see `chunk_scan_kernel`."""
-    batch, n_chunks, d_state, d_inner = states.shape
-    chunk_scan_kernel[(triton.cdiv(d_inner, 32) * d_state * batch,)](
-        states, sigma, A, A.stride(), start, _strides(start), end, _strides(end), n_chunks, d_inner,
-        N=d_state, BLOCK_D=32, ROWS=16, REVERSE=reverse, num_warps=1, enable_fp_fusion=True,
+    states: Tensor, sigma: Tensor, inputs: ScanInputs, start: Tensor | None, end: Tensor | None,
+    chunks: Chunks, chunk_0: int = 0, *, backwards: bool,
+) -> None:  # fmt: skip
+    """Turn each chunk's own state, in place, into the one that enters it; see `chunk_scan_kernel`.
+
+    `start` is (sequences, d_inner, d_state * parts); `end` (sequences, d_state * parts, d_inner).
+    """
+    _, _, d_inner, d_state = inputs.sizes
+    chunk_scan_kernel[(triton.cdiv(d_inner, 32) * d_state * chunks.sequences,)](
+        states, sigma, inputs.A, inputs.A.stride(), start, _strides(start), end, chunks.first,
+        chunks.per_sequence, chunk_0, states.shape[0], d_inner,
+        N=d_state, PARTS=inputs.parts, BLOCK_D=32, ROWS=16 // inputs.parts, BACKWARDS=backwards,
+        num_warps=1, enable_fp_fusion=True,
     )  # fmt: skip
 
 
 def launch_outputs(
-    inputs: ScanInputs,
-    states: Tensor,
-    y: Tensor,
-    final_state: Tensor,
-    sums: Tensor | None,
-    config: ScanConfig,
-) -> None:
-    """Fill y and final_state. More than one block of states needs `sums`, fp32 and shaped like y."""
-    batch, length, d_inner, d_state = inputs.sizes
-    n_chunks = triton.cdiv(length, config.chunk)
-    constants = _constants(inputs, config, config.output_block, inputs.B, inputs.C)
-    n_blocks, _ = state_blocks(d_state)
+    inputs: ScanInputs, states: Tensor, y: Tensor, final_state: Tensor, sums: Tensor | None,
+    chunks: Chunks, config: ScanConfig,
+) -> None:  # fmt: skip
+    """Fill y and final_state (sequences, d_state * parts, d_inner).
+
+    More than one block of states needs `sums`, fp32 and shaped like y.
+    """
+    _, length, d_inner, d_state = inputs.sizes
+    constants = _constants(inputs, config, inputs.B, inputs.C)
+    if config.block == 64:
+        constants["maxnreg"] = 128  # 16 warps fit on a multiprocessor; the assembler left alone takes 140
+    n_blocks, _ = state_blocks(d_state, inputs.parts)
     for i in range(n_blocks):
-        output_kernel[(triton.cdiv(d_inner, config.output_block) * n_chunks * batch,)](
-            *_x_to_bias(inputs), *_entering(inputs, states), y, final_state, sums,
-            i, n_chunks, config.chunk, length, d_inner,
+        output_kernel[(inputs.channel_blocks(config.block) * chunks.count,)](
+            *_x_to_bias(inputs), states, y, y.stride(), final_state, sums,
+            chunks.table, i, chunks.per_sequence, chunks.steps, length, inputs.group_size, d_inner,
             **constants, UNROLL=config.output_unroll, FIRST=i == 0, LAST=i == n_blocks - 1,
-            num_warps=config.output_warps,
         )  # fmt: skip
 
 
 class Segment(NamedTuple):
     """The buffers of the backward pass over chunks [chunk_0, chunk_0 + chunks), float32; `rows` steps in all.
 
-    What sums over channels has one row per channel block, what sums over time one per chunk.
+    What sums over channels has one row per channel block, what sums over time one per chunk. `values` is
+    d_state * parts.
     """
 
     chunk_0: int
     r: Tensor
-    """(batch, rows, d_inner): what the forward sweep hands on, see `triton_forward_sweep`."""
+    """(rows, d_inner): what the forward sweep hands on, see `triton_forward_sweep`."""
     sums: tuple[Tensor | None, Tensor | None, Tensor | None]
-    """Scratch (batch, rows, d_inner) for y, dx and ddt, needed by more than one block of states."""
+    """Scratch (rows, d_inner) for y, dx and ddt, needed by more than one block of states."""
     dB: Tensor
-    """(channel blocks, batch, rows, d_state)"""
+    """(channel blocks, chunks, chunk, values), or for a constant B (chunks, values, d_inner)"""
     dC: Tensor
-    """(channel blocks, batch, rows, d_state)"""
+    """The same for C."""
     dA: Tensor
-    """(batch, chunks, d_state, d_inner)"""
+    """(chunks, values, d_inner)"""
     dD: Tensor
-    """(batch, chunks, d_inner)"""
+    """(chunks, d_inner)"""
     dbias: Tensor
-    """(batch, chunks, d_inner)"""
+    """(chunks, d_inner)"""
     adjoint: Tensor
-    """(batch, chunks, d_state, d_inner): gradient at the state before each chunk, from that chunk alone."""
+    """(chunks, values, d_inner): gradient at the state before each chunk, from that chunk alone."""
     sigma: Tensor
-    """(batch, chunks, d_inner): sums of dt."""
+    """(chunks, d_inner): sums of dt."""
     end: Tensor
-    """(batch, chunks, chunk / sub, d_state, d_inner): the state after every `sub` steps."""
+    """(chunks, chunk / sub, values, d_inner): the state after every `sub` steps."""
     S: Tensor
-    """(batch, chunks, chunk / sub, d_inner): sums of dt over them."""
+    """(chunks, chunk / sub, d_inner): sums of dt over them."""
 
 
 def launch_forward_sweep(
-    inputs: ScanInputs, states: Tensor, dy: Tensor, dz: Tensor, segment: Segment, config: ScanConfig
-) -> None:
+    inputs: ScanInputs, states: Tensor, dy: Tensor, dz: Tensor | None, segment: Segment, chunks: Chunks,
+    config: ScanConfig,
+) -> None:  # fmt: skip
     """Fill dz, and of the segment r, dC, dA's first part, dD, adjoint, sigma, end and S."""
     s = segment
     _launch_sweep(
-        forward_sweep_kernel, config.forward_block, inputs, dy, config, s,
-        *_x_to_bias(inputs), *_entering(inputs, states), dy, dy.stride(),
-        dz, s.r, s.sums[0], s.dC, s.dA, s.dD, s.adjoint, s.sigma, s.end, s.S,
+        forward_sweep_kernel, inputs, dy, config, s, chunks,
+        *_x_to_bias(inputs), states, dy, dy.stride(), dz, _strides(dz),
+        s.r, s.sums[0], s.dC, s.dA, s.dD, s.adjoint, s.sigma, s.end, s.S,
     )  # fmt: skip
 
 
 def launch_reverse_sweep(
-    inputs: ScanInputs, dy: Tensor, dx: Tensor, ddt: Tensor, segment: Segment, config: ScanConfig
-) -> None:
+    inputs: ScanInputs, dy: Tensor, dx: Tensor, ddt: Tensor, segment: Segment, chunks: Chunks,
+    config: ScanConfig,
+) -> None:  # fmt: skip
     """Fill dx and ddt, and of the segment dB, the rest of dA, and dbias; `adjoint` must have been scanned."""
     s = segment
     _launch_sweep(
-        reverse_sweep_kernel, config.reverse_block, inputs, dy, config, s,
-        *_x_to_bias(inputs), dy, dy.stride(),
-        s.r, s.adjoint, s.end, s.S, dx, ddt, s.sums[1], s.sums[2], s.dB, s.dA, s.dbias,
+        reverse_sweep_kernel, inputs, dy, config, s, chunks,
+        *_x_to_bias(inputs), dy, dy.stride(), s.r, s.adjoint, s.end, s.S,
+        dx, dx.stride(), ddt, ddt.stride(), s.sums[1], s.sums[2], s.dB, s.dA, s.dbias,
     )  # fmt: skip
 
 
 def _launch_sweep(
-    kernel: Any,
-    block: int,
-    inputs: ScanInputs,
-    dy: Tensor,
-    config: ScanConfig,
-    segment: Segment,
+    kernel: Any, inputs: ScanInputs, dy: Tensor, config: ScanConfig, segment: Segment, chunks: Chunks,
     *arguments: Any,
-) -> None:
-    batch, length, d_inner, d_state = inputs.sizes
-    chunks = segment.dA.shape[1]
-    n_blocks, states = state_blocks(d_state)
-    constants = _constants(inputs, config, block, inputs.B, inputs.C)
-    constants |= {"COUNT": triton.next_power_of_2(states), "SUB": config.sub, "num_warps": 1}
-    constants["WIDE"] |= _is_wide(config, dy)
+) -> None:  # fmt: skip
+    _, length, d_inner, d_state = inputs.sizes
+    n_blocks, states = state_blocks(d_state, inputs.parts)
+    constants = _constants(inputs, config, inputs.B, inputs.C)
+    constants |= {"COUNT": triton.next_power_of_2(states * inputs.parts), "SUB": config.sub}
+    constants["WIDE"] |= _is_wide(chunks.steps, dy)
+    count = segment.dA.shape[0]
     for i in range(n_blocks):
-        kernel[(triton.cdiv(d_inner, block) * chunks * batch,)](
-            *arguments, i, segment.chunk_0, chunks, config.chunk, batch, length, d_inner,
-            **constants, FIRST=i == 0, LAST=i == n_blocks - 1,
+        kernel[(inputs.channel_blocks(config.block) * count,)](
+            *arguments, chunks.table, i, segment.chunk_0, count, chunks.per_sequence, chunks.steps, length,
+            inputs.group_size, d_inner, **constants, FIRST=i == 0, LAST=i == n_blocks - 1,
         )  # fmt: skip
 
 
+def launch_sum_rows(inputs: ScanInputs, rows: Tensor, out: Tensor, chunk_0: int, chunks: Chunks) -> None:
+    """Fill the steps of `out` (batch, length, groups, values) that lie in the chunks of `rows`."""
+    blocks, count, steps, values = rows.shape
+    groups = out.shape[2]
+    columns = triton.next_power_of_2(values)
+    tile = max(1, min(steps, 2048 // columns))
+    sum_rows_kernel[(triton.cdiv(steps, tile) * count, groups)](
+        rows, out, out.stride(), chunks.table, chunk_0, count, chunks.per_sequence, steps, inputs.x.shape[1],
+        blocks // groups, WIDTH=values, COLUMNS=columns, PARTS=inputs.parts, ROWS=tile,
+        REVERSE=inputs.reverse, num_warps=4,
+    )  # fmt: skip
+
+
 def _x_to_B(inputs: ScanInputs) -> tuple[Any, ...]:
-    with_strides = ((tensor, tensor.stride()) for tensor in (inputs.x, inputs.dt, inputs.A, inputs.B))
-    return tuple(argument for pair in with_strides for argument in pair)
+    x, dt, A, B = inputs.x, inputs.dt, inputs.A, inputs.B
+    return x, x.stride(), dt, dt.stride(), A, A.stride(), B, _row_strides(B)
 
 
 def _x_to_bias(inputs: ScanInputs) -> tuple[Any, ...]:
     C, z = inputs.C, inputs.z
-    return *_x_to_B(inputs), C, C.stride(), inputs.D, z, _strides(z), inputs.dt_bias
+    return *_x_to_B(inputs), C, _row_strides(C), inputs.D, z, _strides(z), inputs.dt_bias
 
 
-def _entering(inputs: ScanInputs, states: Tensor) -> tuple[Tensor | None, tuple[int, ...]]:
-    """The states that enter the chunks and their strides (batch, chunk, state, channel).
-
-    A single chunk has none of its own: it starts from the initial state, (batch, d_inner, d_state).
-    """
-    if states.numel():
-        return states, states.stride()
-    batch, channel, state = _strides(inputs.initial_state)
-    return inputs.initial_state, (batch, 0, state, channel)
+def _row_strides(rows: Tensor) -> tuple[int, ...]:
+    """Strides of B or C; one group is the same for all channels."""
+    if rows.ndim == 4 and rows.shape[2] == 1:
+        return *rows.stride()[:2], 0, rows.stride(3)
+    return rows.stride()
 
 
-def _constants(inputs: ScanInputs, config: ScanConfig, block: int, *rows: Tensor) -> dict[str, Any]:
+def _constants(inputs: ScanInputs, config: ScanConfig, *rows: Tensor) -> dict[str, Any]:
     """Compile-time arguments of every kernel over time; `rows` are those of B and C that it reads."""
-    _, _, d_inner, d_state = inputs.sizes
-    _, states = state_blocks(d_state)
+    _, _, _, d_state = inputs.sizes
+    _, states = state_blocks(d_state, inputs.parts)
     return {
         "N": d_state,
         "NB": states,
-        "BLOCK_D": block,
-        "PACK": _pack(states, d_state, rows),
+        "PARTS": inputs.parts,
+        "BLOCK_D": config.block,
+        "PACK": _pack(states * inputs.parts, d_state * inputs.parts, [t for t in rows if t.ndim == 4]),
         "SOFTPLUS": inputs.dt_softplus,
-        "EVEN_D": d_inner % block == 0,
-        "WIDE": _is_wide(config, inputs.x, inputs.dt, inputs.B, inputs.C, inputs.z),
+        "REVERSE": inputs.reverse,
+        "EVEN_D": inputs.group_size % config.block == 0,
+        "WIDE": _is_wide(config.chunk, inputs.x, inputs.dt, inputs.B, inputs.C, inputs.z),
+        "num_warps": 1,
         "enable_fp_fusion": True,
     }
 
 
-def _is_wide(config: ScanConfig, *tensors: Tensor | None) -> bool:
+def _is_wide(steps: int, *tensors: Tensor | None) -> bool:
     """Whether offsets inside one chunk can pass 2^31; those of chunks and batches are always 64 bits wide."""
-    present = [tensor for tensor in tensors if tensor is not None]
-    return config.chunk * max(max(tensor.stride(1), tensor.shape[2]) for tensor in present) >= 2**31
+    strides = [max(t.stride(1), t.shape[2]) for t in tensors if t is not None and t.ndim > 2]
+    return steps * max(strides) >= 2**31
 
 
-def _pack(states: int, d_state: int, rows: tuple[Tensor, ...]) -> int:
-    """How many values of B or C a 64-bit load can take, given how their rows lie in memory."""
-    per_word = 8 // rows[0].element_size()
-    if d_state % states or states % per_word:
+def _pack(values: int, row: int, tensors: list[Tensor]) -> int:
+    """How many values of B or C a 64-bit load can take, given how their rows lie in memory.
+
+    A program reads `values` of a row at a time.
+    """
+    if not tensors:
         return 1
-    for tensor in rows:
-        aligned = tensor.data_ptr() % 8 == 0 and all(stride % per_word == 0 for stride in tensor.stride()[:2])
-        if tensor.element_size() * per_word != 8 or tensor.stride(2) != 1 or not aligned:
+    per_word = 8 // tensors[0].element_size()
+    if row % values or values % per_word:
+        return 1
+    for tensor in tensors:
+        aligned = tensor.data_ptr() % 8 == 0 and all(stride % per_word == 0 for stride in tensor.stride()[:3])
+        if tensor.element_size() * per_word != 8 or tensor.stride(3) != 1 or not aligned:
             return 1
     return per_word
 

@@ -1,9 +1,12 @@
 # type: ignore  (Triton's language is not Python: pyright cannot type it)
 # ruff: noqa: RUF005  (and it has no unpacking)
-"""Pieces shared by the kernels: softplus, masks, loads of states and of rows of B and C, sums over channels.
+"""Arithmetic shared by the kernels: softplus, gate, decays, and numbers that are real or complex.
 
 One softplus serves the forward pass, the backward pass and decoding, so that a model answers the same
 whichever of them it runs through. Decays are exp2(dt * A * log2(e)): exp2 is one hardware instruction.
+
+A state, a decay or a product of the two is a *number*: a tuple (real,) or (real, imaginary) of vectors over
+channels or of scalars. Which of the two is known at compile time, and so costs nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ from bioaudio_kernels.triton_jit import jit
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
+TURNS = tl.constexpr(0.15915494309189535)  # of a radian: 1 / (2 pi)
+RADIANS_OVER_LN_2 = tl.constexpr(9.064720283654388)  # of a turn: 2 pi / ln 2
 
 
 @jit
@@ -60,9 +65,29 @@ def step_size(raw, SOFTPLUS: tl.constexpr):
 
 
 @jit
-def lane_mask(lanes, size, EVEN: tl.constexpr):
+def cos_sin_of_turns(turns):
+    """cos and sin of 2 pi * turns, to 1e-7 absolute: whole turns are exact, and no table or slow path."""
+    half = tl.floor(2.0 * turns + 0.5)  # half turns
+    r = turns - 0.5 * half  # in [-1/4, 1/4]
+    s = r * r
+    c = -25.006796640882385 * s + 60.148204950308354
+    c = c * s - 85.45383071107926
+    c = c * s + 64.93935359614127
+    c = c * s - 19.739208624350812
+    c = c * s + 1.0
+    p = 39.53670604455692 * s - 76.5497822905736
+    p = p * s + 81.601004073122
+    p = p * s - 41.34165503141393
+    p = p * s + 6.283185160089466
+    odd = half - 2.0 * tl.floor(0.5 * half)
+    sign = 1.0 - 2.0 * odd
+    return c * sign, p * r * sign
+
+
+@jit
+def lane_mask(lanes, end, EVEN: tl.constexpr):
     """Which lanes exist; if all do, a constant, which the compiler drops from loads and stores."""
-    return tl.full(lanes.shape, True, tl.int1) if EVEN else lanes < size
+    return tl.full(lanes.shape, True, tl.int1) if EVEN else lanes < end
 
 
 @jit
@@ -72,94 +97,78 @@ def load_lanes(p, mask):
 
 
 @jit
-def state_masks(mask, d, d_inner, n_valid, NB: tl.constexpr, MASK_N: tl.constexpr):
-    """For each of NB states its mask over channels: empty past the last state, else that of the channels."""
-    masks = ()
-    for n in tl.static_range(NB):
-        masks = masks + ((d < tl.where(n < n_valid, d_inner, 0)) if MASK_N else mask,)
-    return masks
-
-
-@jit
-def load_states(p, stride_n, masks, NB: tl.constexpr):
-    """NB vectors over channels, `stride_n` apart, as fp32."""
-    values = ()
-    for n in tl.static_range(NB):
-        values = values + (load_lanes(p + n * stride_n, masks[n]),)
-    return values
-
-
-@jit
-def store_states(p, stride_n, values, masks, NB: tl.constexpr):
-    """The reverse of `load_states`."""
-    for n in tl.static_range(NB):
-        tl.store(p + n * stride_n, values[n], mask=masks[n])
-
-
-@jit
-def full_states(value, NB: tl.constexpr, BLOCK_D: tl.constexpr):
-    """NB vectors over channels, all equal to `value`."""
-    values = ()
-    for _ in tl.static_range(NB):
-        values = values + (tl.full([BLOCK_D], value, tl.float32),)
-    return values
-
-
-@jit
-def load_decay(p_A, s_A, d, n0, masks, NB: tl.constexpr):
-    """A in base 2: exp(dt A) = exp2(dt decay)."""
-    A = load_states(p_A + d * s_A[0] + n0 * s_A[1], s_A[1], masks, NB)
-    decay = ()
-    for n in tl.static_range(NB):
-        decay = decay + (A[n] * LOG2_E,)
-    return decay
-
-
-@jit
-def load_row(p_row, stride_n, n_valid, NB: tl.constexpr, PACK: tl.constexpr, MASK_N: tl.constexpr):
-    """NB neighbouring values of B or C at one step, as NB fp32 scalars.
-
-    Every lane loads the same address. With PACK > 1 values come PACK at a time in 64-bit words: as many
-    conversions, but a quarter (16-bit types) or half (fp32) of the load instructions.
-    """
-    row = ()
-    if PACK == 1:
-        for n in tl.static_range(NB):
-            if MASK_N:
-                value = tl.load(p_row + n * stride_n, mask=n < n_valid, other=0.0)
-            else:
-                value = tl.load(p_row + n * stride_n)
-            row = row + (value.to(tl.float32),)
+def number_decay(dt, rate):
+    """exp(dt A), where `rate` is A as `load_rates` gives it."""
+    if len(rate) == 1:
+        return (tl.exp2(dt * rate[0]),)
     else:
-        p_word = p_row.to(tl.pointer_type(tl.int64))
-        for i in tl.static_range(NB // PACK):
-            word = tl.load(p_word + i)
-            for half in tl.static_range(2):
-                bits = (word >> (32 * half)).to(tl.int32)
-                if PACK == 2:
-                    row = row + (bits.to(tl.float32, bitcast=True),)
-                elif p_row.dtype.element_ty == tl.bfloat16:
-                    row = row + ((bits << 16).to(tl.float32, bitcast=True),)
-                    row = row + ((bits & -65536).to(tl.float32, bitcast=True),)
-                else:
-                    row = row + (bits.to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32),)
-                    row = row + ((bits >> 16).to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32),)
-    return row
+        cos, sin = cos_sin_of_turns(dt * rate[1])
+        size = tl.exp2(dt * rate[0])
+        return size * cos, size * sin
 
 
 @jit
-def sum_over_channels(values, NB: tl.constexpr, COUNT: tl.constexpr, BLOCK_D: tl.constexpr):
-    """The sum over channels of each of NB vectors: lane i of 32 ends with that of vector i % COUNT.
+def rate_product(rate, a):
+    """Re(A a) / ln 2."""
+    if len(rate) == 1:
+        return rate[0] * a[0]
+    else:
+        return rate[0] * a[0] - RADIANS_OVER_LN_2 * rate[1] * a[1]
 
-    COUNT is NB rounded up to a power of two, at most 32; BLOCK_D is a multiple of 32. A butterfly in which
-    each exchange also halves the number of vectors: of a pair, a lane sends the one that its partner keeps.
-    That takes COUNT - 1 exchanges, and one more per doubling from COUNT to 32, instead of 5 * COUNT.
+
+@jit
+def number_sum(a, b):
+    if len(a) == 1:
+        return (a[0] + b[0],)
+    else:
+        return a[0] + b[0], a[1] + b[1]
+
+
+@jit
+def number_product(a, b):
+    if len(a) == 1:
+        return (a[0] * b[0],)
+    else:
+        return a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0]
+
+
+@jit
+def product_real(a, b):
+    """Re(a b)."""
+    return a[0] * b[0] if len(a) == 1 else a[0] * b[0] - a[1] * b[1]
+
+
+@jit
+def scaled(factor, a):
+    """A real factor times a number."""
+    if len(a) == 1:
+        return (factor * a[0],)
+    else:
+        return factor * a[0], factor * a[1]
+
+
+@jit
+def advance(h, dt, dtx, B, rates):
+    """One step of the recurrence of all states."""
+    new = ()
+    for n in tl.static_range(len(h)):
+        new = new + (number_sum(number_product(number_decay(dt, rates[n]), h[n]), scaled(dtx, B[n])),)
+    return new
+
+
+@jit
+def sum_over_channels(values, COUNT: tl.constexpr, BLOCK_D: tl.constexpr):
+    """The sum over channels of each of a tuple of vectors: lane i of 32 ends with that of vector i % COUNT.
+
+    COUNT is their number rounded up to a power of two, at most 32; BLOCK_D is a multiple of 32. A butterfly
+    in which each exchange also halves the number of vectors: of a pair, a lane sends the one that its partner
+    keeps. That takes COUNT - 1 exchanges, and one more per doubling from COUNT to 32, instead of 5 * COUNT.
     """
     lane = tl.arange(0, 32)
     kept = ()
-    for n in tl.static_range(NB):
+    for n in tl.static_range(len(values)):
         kept = kept + (tl.sum(tl.reshape(values[n], [32, BLOCK_D // 32]), 1),)
-    for _ in tl.static_range(NB, COUNT):
+    for _ in tl.static_range(len(values), COUNT):
         kept = kept + (tl.zeros([32], tl.float32),)
     for level in tl.static_range(5):
         partner = lane ^ (1 << level)

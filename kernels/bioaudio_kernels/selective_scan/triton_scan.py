@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-import triton
 from torch import Tensor
 
+from bioaudio_kernels.selective_scan.triton_chunk_table import cut_into_chunks
 from bioaudio_kernels.selective_scan.triton_config import ScanConfig, state_blocks
 from bioaudio_kernels.selective_scan.triton_launch import (
     ScanInputs,
@@ -15,92 +15,121 @@ from bioaudio_kernels.selective_scan.triton_launch import (
     launch_forward_sweep,
     launch_outputs,
     launch_reverse_sweep,
+    launch_sum_rows,
 )
 
 
-def scan_forward(inputs: ScanInputs, config: ScanConfig) -> tuple[Tensor, Tensor, Tensor]:
-    """y, the final state, and the states that enter the chunks (batch, n_chunks, d_state, d_inner).
+def scan_forward(
+    inputs: ScanInputs, cu_seqlens: Tensor | None, config: ScanConfig
+) -> tuple[Tensor, Tensor, Tensor]:
+    """y, the final state (sequences, d_inner, values), and the states that enter the chunks.
 
-    With a single chunk there is nothing to hand on: the last result is empty, `initial_state` serves.
+    Those are (chunks, values, d_inner), where values is d_state * parts.
     """
     batch, length, d_inner, d_state = inputs.sizes
     device = inputs.x.device
-    n_chunks = triton.cdiv(length, config.chunk)
+    chunks = cut_into_chunks(batch, length, config.chunk, cu_seqlens, inputs.reverse, device)
     y = torch.empty(batch, length, d_inner, dtype=inputs.x.dtype, device=device)
     # Channels are neighbours in memory, as in every kernel; the view has the public order.
-    final_state = torch.empty(batch, d_state, d_inner, device=device, dtype=torch.float32).mT
-    shape = (batch, n_chunks if n_chunks > 1 else 0, d_state, d_inner)
-    states = torch.empty(shape, device=device, dtype=torch.float32)
-    if n_chunks > 1:
-        sigma = torch.empty(batch, n_chunks, d_inner, device=device, dtype=torch.float32)
-        launch_chunk_states(inputs, states, sigma, config)
-        launch_chunk_scan(states, sigma, inputs.A, inputs.initial_state, None, reverse=False)
-    sums = None if state_blocks(d_state)[0] == 1 else torch.empty_like(y, dtype=torch.float32)
-    launch_outputs(inputs, states, y, final_state, sums, config)
-    return y, final_state, states
+    values = inputs.A.shape[1]
+    final_state = torch.empty(chunks.sequences, values, d_inner, device=device, dtype=torch.float32)
+    states = torch.empty(chunks.count, values, d_inner, device=device, dtype=torch.float32)
+    sigma = torch.empty(chunks.count, d_inner, device=device, dtype=torch.float32)
+    if chunks.per_sequence != 1:
+        launch_chunk_states(inputs, states, sigma, chunks, config)
+    launch_chunk_scan(states, sigma, inputs, inputs.initial_state, None, chunks, backwards=False)
+    several = state_blocks(d_state, inputs.parts)[0] > 1
+    sums = torch.empty_like(y, dtype=torch.float32) if several else None
+    launch_outputs(inputs, states, y, final_state, sums, chunks, config)
+    return y, final_state.mT, states
 
 
 def scan_backward(
-    inputs: ScanInputs, states: Tensor, dy: Tensor, d_final: Tensor | None, config: ScanConfig
+    inputs: ScanInputs,
+    cu_seqlens: Tensor | None,
+    states: Tensor,
+    dy: Tensor,
+    d_final: Tensor | None,
+    config: ScanConfig,
 ) -> tuple[Tensor, ...]:
     """Gradients of the nine tensors of `inputs`, from those of y and of the final state.
 
-    Segments of the sequence are taken from the last to the first, so that no buffer grows with the length;
-    the carry is the gradient at the state that enters the segment. dx, ddt, dB, dC and dz have the dtypes of
+    Segments of the chunks are taken from the last to the first, so that no buffer grows with the length; the
+    carry is the gradient at the state that enters the segment. dx, ddt, dB, dC and dz have the dtypes of
     their tensors, the others float32. Those of absent tensors mean nothing.
     """
-    batch, length, d_inner, d_state = inputs.sizes
+    batch, length, d_inner, _ = inputs.sizes
     x, dt, z = inputs.x, inputs.dt, inputs.z
-    dx, ddt = (torch.empty(t.shape, dtype=t.dtype, device=x.device) for t in (x, dt))
-    dz = torch.empty(
-        x.shape if z is not None else (0,), dtype=x.dtype if z is None else z.dtype, device=x.device
-    )
-    dB, dC = (torch.empty(t.shape, dtype=t.dtype, device=x.device) for t in (inputs.B, inputs.C))
-    dA = torch.zeros(d_state, d_inner, device=x.device)
-    dD, dbias = (torch.zeros(d_inner, device=x.device) for _ in range(2))
-    n_chunks = triton.cdiv(length, config.chunk)
-    carry = d_final
-    for chunk_0 in reversed(range(0, n_chunks, config.segment)):
-        segment = allocate_segment(inputs, chunk_0, min(config.segment, n_chunks - chunk_0), config)
-        launch_forward_sweep(inputs, states, dy, dz, segment, config)
-        before = torch.empty(batch, d_state, d_inner, device=x.device).mT
-        launch_chunk_scan(segment.adjoint, segment.sigma, inputs.A, carry, before, reverse=True)
-        launch_reverse_sweep(inputs, dy, dx, ddt, segment, config)
-        carry = before
-        t = slice(chunk_0 * config.chunk, min(chunk_0 * config.chunk + segment.r.shape[1], length))
-        steps = t.stop - t.start
-        dB[:, t] = segment.dB[:, :, :steps].sum(0)
-        dC[:, t] = segment.dC[:, :, :steps].sum(0)
-        dA += segment.dA.sum((0, 1))
-        dD += segment.dD.sum((0, 1))
-        dbias += segment.dbias.sum((0, 1))
-    assert carry is not None
-    return dx, ddt, dA.mT, dB, dC, dD, dz, dbias, carry
+    device = x.device
+    chunks = cut_into_chunks(batch, length, config.chunk, cu_seqlens, inputs.reverse, device)
+    dx, ddt = (torch.empty(t.shape, dtype=t.dtype, device=device) for t in (x, dt))
+    dz = None if z is None else torch.empty(z.shape, dtype=z.dtype, device=device)
+    dB, dC = (_empty_gradient(t) for t in (inputs.B, inputs.C))
+    dA = torch.zeros(inputs.A.shape[1], d_inner, device=device)
+    dD, dbias = (torch.zeros(d_inner, device=device) for _ in range(2))
+    # Kernels differentiate by complex numbers themselves; torch's gradients are the conjugates.
+    conjugate = torch.ones(inputs.A.shape[1], 1, device=device)
+    conjugate[1 :: inputs.parts] = 1 if inputs.parts == 1 else -1
+    if d_final is None:
+        carry = torch.zeros(chunks.sequences, inputs.A.shape[1], d_inner, device=device)
+    else:
+        carry = (d_final.to(torch.float32).mT * conjugate).contiguous()
+    for chunk_0 in reversed(range(0, chunks.count, config.segment)):
+        segment = allocate_segment(inputs, chunk_0, min(config.segment, chunks.count - chunk_0), config)
+        launch_forward_sweep(inputs, states, dy, dz, segment, chunks, config)
+        launch_chunk_scan(
+            segment.adjoint, segment.sigma, inputs, carry.mT, carry, chunks, chunk_0, backwards=True
+        )
+        launch_reverse_sweep(inputs, dy, dx, ddt, segment, chunks, config)
+        for rows, total in ((segment.dB, dB), (segment.dC, dC)):
+            if rows.ndim == 4:
+                launch_sum_rows(inputs, rows, total, chunk_0, chunks)
+            else:
+                total += (rows.sum(0) * conjugate).mT
+        dA += segment.dA.sum(0)
+        dD += segment.dD.sum(0)
+        dbias += segment.dbias.sum(0)
+    if dz is None:
+        dz = x.new_empty(0)
+    return dx, ddt, (dA * conjugate).mT, dB, dC, dD, dz, dbias, (carry * conjugate).mT
 
 
-def allocate_segment(inputs: ScanInputs, chunk_0: int, chunks: int, config: ScanConfig) -> Segment:
-    """Uninitialised buffers for `chunks` chunks from the one at index `chunk_0`."""
-    batch, _, d_inner, d_state = inputs.sizes
-    rows, subs = chunks * config.chunk, config.chunk // config.sub
-    several = state_blocks(d_state)[0] > 1
+def _empty_gradient(rows: Tensor) -> Tensor:
+    """For the gradient of B or C: zeros in float32 if it is constant in time, else to be filled."""
+    if rows.ndim == 2:
+        return torch.zeros(rows.shape, device=rows.device, dtype=torch.float32)
+    return torch.empty(rows.shape, device=rows.device, dtype=rows.dtype)
+
+
+def allocate_segment(inputs: ScanInputs, chunk_0: int, count: int, config: ScanConfig) -> Segment:
+    """Uninitialised buffers for `count` chunks from the one at index `chunk_0`."""
+    _, _, d_inner, d_state = inputs.sizes
+    values = inputs.A.shape[1]
+    rows, subs = count * config.chunk, config.chunk // config.sub
+    several = state_blocks(d_state, inputs.parts)[0] > 1
 
     def empty(*shape: int) -> Tensor:
         return torch.empty(shape, device=inputs.x.device, dtype=torch.float32)
 
     def scratch() -> Tensor | None:
-        return empty(batch, rows, d_inner) if several else None
+        return empty(rows, d_inner) if several else None
+
+    def partial_rows(tensor: Tensor) -> Tensor:
+        if tensor.ndim == 2:
+            return empty(count, values, d_inner)
+        return empty(inputs.channel_blocks(config.block), count, config.chunk, values)
 
     return Segment(
         chunk_0=chunk_0,
-        r=empty(batch, rows, d_inner),
+        r=empty(rows, d_inner),
         sums=(scratch(), scratch(), scratch()),
-        dB=empty(triton.cdiv(d_inner, config.reverse_block), batch, rows, d_state),
-        dC=empty(triton.cdiv(d_inner, config.forward_block), batch, rows, d_state),
-        dA=empty(batch, chunks, d_state, d_inner),
-        dD=empty(batch, chunks, d_inner),
-        dbias=empty(batch, chunks, d_inner),
-        adjoint=empty(batch, chunks, d_state, d_inner),
-        sigma=empty(batch, chunks, d_inner),
-        end=empty(batch, chunks, subs, d_state, d_inner),
-        S=empty(batch, chunks, subs, d_inner),
+        dB=partial_rows(inputs.B),
+        dC=partial_rows(inputs.C),
+        dA=empty(count, values, d_inner),
+        dD=empty(count, d_inner),
+        dbias=empty(count, d_inner),
+        adjoint=empty(count, values, d_inner),
+        sigma=empty(count, d_inner),
+        end=empty(count, subs, values, d_inner),
+        S=empty(count, subs, d_inner),
     )

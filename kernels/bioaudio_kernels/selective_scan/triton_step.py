@@ -62,18 +62,18 @@ def selective_scan_step_in_place(
     return _step_in_place(x, dt, A, B, C, D, z, dt_bias, state, state_rows, dt_softplus)
 
 
-def choose_step_block(channels: int, d_state: int, is_complex: bool) -> tuple[int, int]:
-    """Channels and states of a program, which is one warp, when there are so many channels in all rows.
+def choose_step_block(rows: int, dim: int, d_state: int, is_complex: bool) -> tuple[int, int]:
+    """Channels and states of a program, which is one warp, for `rows` (batch and heads) of `dim` channels.
 
     512 floats of the state where that leaves 1024 programs (an H100 holds some 4000 at a time), else fewer,
     down to four a lane.
     """
     block_n = 1 << (d_state - 1).bit_length()
-    row = 2 * block_n if is_complex else block_n
+    channel = 2 * block_n if is_complex else block_n
     size = 512
-    while size > 128 and channels * row < 1024 * size:
+    while size > 128 and rows * dim * channel < 1024 * size:
         size //= 2
-    return max(1, size // row), block_n
+    return max(1, min(size // channel, 1 << (dim - 1).bit_length())), block_n
 
 
 def _launch(
@@ -128,12 +128,13 @@ def _launch(
     s_B, heads_per_B, B_by_channel = map_strides(B)
     s_C, heads_per_C, C_by_channel = map_strides(C)
     is_complex = A.is_complex()
-    block_d, block_n = choose_step_block(batch * d_inner, d_state, is_complex)
+    p_new = torch.view_as_real(new_state) if is_complex else new_state
+    block_d, block_n = choose_step_block(batch * heads, dim, d_state, is_complex)
     with torch.cuda.device_of(x):
         step_kernel[(-(-dim // block_d) * heads * batch,)](
             x, strides(x, 1), dt, s_dt, _floats(A), strides(A, 0), _floats(B), s_B, _floats(C), s_C,
             D, strides(D, 0), z, strides(z, 1), dt_bias, strides(dt_bias, 0),
-            _floats(state), strides(state, 1), _floats(new_state), strides(new_state, 1), state_rows,
+            _floats(state), strides(state, 1), p_new, strides(new_state, 1), state_rows,
             y, heads, dim, heads_per_B, heads_per_C,
             N=d_state, BLOCK_D=block_d, BLOCK_N=block_n, SOFTPLUS=dt_softplus,
             COMPLEX=is_complex, COMPLEX_B=B.is_complex(), COMPLEX_C=C.is_complex(),
@@ -143,7 +144,7 @@ def _launch(
 
 
 def _floats(tensor: Tensor) -> Tensor:
-    """What a kernel reads: complex numbers are pairs of floats."""
+    """What a kernel reads of the tensor: complex numbers are pairs of floats."""
     return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
 
 

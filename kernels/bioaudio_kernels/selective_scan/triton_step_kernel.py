@@ -3,14 +3,25 @@
 
 A step has no loop over time, so states lie along the second axis of a tile, as they do in memory, and the
 sum over them is a shuffle or two. Softplus and decays are those of the scan's kernels. Names as there: `p_`
-pointers, `s_` strides, `i_` indices of the program.
+pointers, `s_` strides, `i_` indices of the program; a number is a tuple (real,) or (real, imaginary).
 """
 
 from __future__ import annotations
 
 import triton.language as tl
 
-from bioaudio_kernels.selective_scan.triton_math import LOG2_E, load_lanes, sigmoid, step_size
+from bioaudio_kernels.selective_scan.triton_math import (
+    LOG2_E,
+    TURNS,
+    load_lanes,
+    number_decay,
+    number_product,
+    number_sum,
+    product_real,
+    scaled,
+    sigmoid,
+    step_size,
+)
 from bioaudio_kernels.triton_jit import jit
 
 
@@ -21,22 +32,39 @@ def pairs_at(p, offset):
 
 
 @jit
-def load_parts(p, offset, mask, COMPLEX: tl.constexpr):
-    """A tile as its real and imaginary parts, fp32."""
+def load_number(p, offset, mask, COMPLEX: tl.constexpr):
+    """A tile of numbers, fp32."""
     if COMPLEX:
-        return tl.split(load_lanes(pairs_at(p, offset), mask[:, :, None]))
+        real, imaginary = tl.split(load_lanes(pairs_at(p, offset), mask[:, :, None]))
+        return real, imaginary
     else:
-        return load_lanes(p + offset, mask), 0.0
+        return (load_lanes(p + offset, mask),)
 
 
 @jit
-def load_map(p, s, i_b, i_g, d, n, mask, mask_n, BY_CHANNEL: tl.constexpr, COMPLEX: tl.constexpr):
-    """B or C: a row for each channel of the tile, or one row for all of them."""
-    row = i_b * s[0] + i_g * s[1] + n[None, :] * s[3]
-    if BY_CHANNEL:
-        return load_parts(p, row + d[:, None] * s[2], mask, COMPLEX)
+def store_number(p, offset, number, mask):
+    """The reverse of `load_number`."""
+    if len(number) == 1:
+        tl.store(p + offset, number[0], mask=mask)
     else:
-        return load_parts(p, row, mask_n[None, :], COMPLEX)
+        tl.store(pairs_at(p, offset), tl.join(number[0], number[1]), mask=mask[:, :, None])
+
+
+@jit
+def load_map(
+    p, s, i_b, i_g, d, n, tile, mask_n,
+    BY_CHANNEL: tl.constexpr, STORED_COMPLEX: tl.constexpr, COMPLEX: tl.constexpr,
+):  # fmt: skip
+    """B or C: a row for each channel of the tile, or one row for all of them."""
+    offset = i_b * s[0] + i_g * s[1] + n[None, :] * s[3]
+    if BY_CHANNEL:
+        number = load_number(p, offset + d[:, None] * s[2], tile, STORED_COMPLEX)
+    else:
+        number = load_number(p, offset, mask_n[None, :], STORED_COMPLEX)
+    if COMPLEX and not STORED_COMPLEX:
+        return number[0], tl.zeros_like(number[0])
+    else:
+        return number
 
 
 @jit
@@ -65,11 +93,10 @@ def step_kernel(
     tile = mask[:, None] & mask_n[None, :]
     old = row * s_state[0] + i_h * s_state[1] + d[:, None] * s_state[2] + n[None, :] * s_state[3]
     new = row * s_new[0] + i_h * s_new[1] + d[:, None] * s_new[2] + n[None, :] * s_new[3]
-    h, h_im = load_parts(p_state, old, tile, COMPLEX)
-    rate = i_h * s_A[0] + d[:, None] * s_A[1] + n[None, :] * s_A[2]
-    A, A_im = load_parts(p_A, rate, tile, COMPLEX)
-    B, B_im = load_map(p_B, s_B, i_b, i_h // heads_per_B, d, n, tile, mask_n, B_BY_CHANNEL, COMPLEX_B)
-    C, C_im = load_map(p_C, s_C, i_b, i_h // heads_per_C, d, n, tile, mask_n, C_BY_CHANNEL, COMPLEX_C)
+    h = load_number(p_state, old, tile, COMPLEX)
+    A = load_number(p_A, i_h * s_A[0] + d[:, None] * s_A[1] + n[None, :] * s_A[2], tile, COMPLEX)
+    B = load_map(p_B, s_B, i_b, i_h // heads_per_B, d, n, tile, mask_n, B_BY_CHANNEL, COMPLEX_B, COMPLEX)
+    C = load_map(p_C, s_C, i_b, i_h // heads_per_C, d, n, tile, mask_n, C_BY_CHANNEL, COMPLEX_C, COMPLEX)
     x = load_lanes(p_x + i_b * s_x[0] + i_h * s_x[1] + d * s_x[2], mask)
     raw = load_lanes(p_dt + i_b * s_dt[0] + i_h * s_dt[1] + d * s_dt[2], mask)
     if p_bias is not None:
@@ -79,18 +106,12 @@ def step_kernel(
         z = load_lanes(p_z + i_b * s_z[0] + i_h * s_z[1] + d * s_z[2], mask)
 
     dt = step_size(raw, SOFTPLUS)
-    dtx = (dt * x)[:, None]
-    decay = tl.exp2(dt[:, None] * (A * LOG2_E))
-    if COMPLEX:
-        angle = dt[:, None] * A_im
-        a, a_im = decay * tl.cos(angle), decay * tl.sin(angle)
-        h, h_im = a * h - a_im * h_im + dtx * B, a * h_im + a_im * h + dtx * B_im
-        tl.store(pairs_at(p_new, new), tl.join(h, h_im), mask=tile[:, :, None])
-        y = skip * x + 2.0 * tl.sum(C * h - C_im * h_im, 1)
-    else:
-        h = decay * h + dtx * B
-        tl.store(p_new + new, h, mask=tile)
-        y = skip * x + tl.sum(C * h, 1)
+    rate = (A[0] * LOG2_E, A[1] * TURNS) if COMPLEX else (A[0] * LOG2_E,)
+    decayed = number_product(number_decay(dt[:, None], rate), h)
+    h = number_sum(decayed, scaled((dt * x)[:, None], B))
+    store_number(p_new, new, h, tile)
+    total = tl.sum(product_real(C, h), 1)
+    y = skip * x + (2.0 * total if COMPLEX else total)  # a complex state stands for itself and its conjugate
     if p_z is not None:
         y *= z * sigmoid(z)
     tl.store(p_y + (i_b * heads + i_h) * dim + d, y, mask=d < dim)
