@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bioaudio_kernels.compiled import inlined
 from bioaudio_kernels.lane_math import load_some, store_some
-from bioaudio_kernels.simd import LANES, load, store
+from bioaudio_kernels.simd import LANES, load, prefetch, store
 
 CHANNELS = 64
 TILE = 32
@@ -21,6 +21,16 @@ def block_of(task, channels):
     blocks = (channels + CHANNELS - 1) // CHANNELS
     first = task % blocks * CHANNELS
     return task // blocks, first, min(CHANNELS, channels - first)
+
+
+@inlined
+def prefetch_step(ahead, t, c):
+    """Ask for eight channels of step t of arrays that are soon to be read: (array, start, stride) each.
+
+    One step at a time between other work: asked for all at once, they would wait for each other.
+    """
+    for array, start, stride in ahead:
+        prefetch(array, start + t * stride + c)
 
 
 @inlined

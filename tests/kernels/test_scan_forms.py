@@ -92,7 +92,7 @@ def test_packed_sequences_equal_each_alone(backend: Backend, case: ScanCase, dat
 def test_reversed_scan_equals_flipped_arguments(backend: Backend, case: ScanCase) -> None:
     arguments = cast(case.tensors(), DTYPES[backend])
     named = zip(SCAN_NAMES, arguments, strict=True)
-    flipped = [t.flip(1) if t is not None and moves(case, name) else t for name, t in named]
+    flipped: list[Any] = [t.flip(1) if t is not None and moves(case, name) else t for name, t in named]
     y, state = selective_scan(*flipped, **case.options(), backend=backend)
     actual = selective_scan(*arguments, **case.options() | {"reverse": True}, backend=backend)
     assert torch.equal(actual[0], y.flip(1))
@@ -109,15 +109,19 @@ def test_step_equals_scan_at_every_position(backend: Backend, case: ScanCase) ->
     with torch.no_grad():
         whole, final_state = selective_scan(*arguments, **case.options(), backend=backend)
         state = torch.zeros_like(final_state) if arguments[-1] is None else arguments[-1]
+        ys = []
         for t in range(case.length):
-            now = [None if given is None else given.detach() for given in arguments[:-1]]
-            for i, name in enumerate(SCAN_NAMES[:-1]):
-                if now[i] is not None and moves(case, name):
-                    now[i] = now[i][:, t]
+            given: dict[str, Any] = dict(zip(SCAN_NAMES[:-1], arguments[:-1], strict=True))
+            for name, tensor in given.items():
+                if tensor is not None and moves(case, name):
+                    given[name] = tensor[:, t]
                 elif name in ("B", "C"):
-                    now[i] = now[i].unsqueeze(0)
-            y, state = selective_scan_step(*now, state, dt_softplus=case.dt_softplus, backend=backend)
-            assert_close(y, whole[:, t], OUTPUT_RTOL[dtype], f"y at {t}")
+                    given[name] = tensor.unsqueeze(0)
+            y, state = selective_scan_step(
+                **given, state=state, dt_softplus=case.dt_softplus, backend=backend
+            )
+            ys.append(y)
+    assert_close(torch.stack(ys, 1), whole, OUTPUT_RTOL[dtype], "y")
     assert_close(state, final_state, OUTPUT_RTOL[dtype], "final state")
 
 
