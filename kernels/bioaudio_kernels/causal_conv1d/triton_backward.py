@@ -81,7 +81,7 @@ def edge_step(
     dx, window, gs, d_taps, d_bias = backward_step(window, gs, d_taps, d_bias, x, dy, taps, bias, WIDTH, SILU)
     if p_d_final is not None:
         row = p_d_final - rest * s_d_final[1] + offsets(s_d_final[2], BLOCK)
-        dx += load_lanes(row, some_lanes(rest <= 0, channels, BLOCK))
+        dx += load_lanes(row, some_lanes((rest <= 0) & (rest > 1 - WIDTH), channels, BLOCK))
     return dx, window, gs, d_taps, d_bias
 
 

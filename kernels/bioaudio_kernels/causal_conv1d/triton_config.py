@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import triton
 from torch import Tensor
 
 MAX_WIDTH = 16
@@ -32,11 +31,16 @@ def choose_config(batch: int, length: int, channels: int, width: int, element_si
     Chunks are the longest, from 64 to 512 steps, that leave `PROGRAMS` programs.
     """
     block = 256 // element_size if width <= 6 else 64 if width <= 12 else 32
-    programs_per_chunk = batch * triton.cdiv(channels, block)
+    programs_per_chunk = batch * ceil_div(channels, block)
     chunk = 64
-    while chunk < 512 and programs_per_chunk * triton.cdiv(length, 2 * chunk) >= PROGRAMS:
+    while chunk < 512 and programs_per_chunk * ceil_div(length, 2 * chunk) >= PROGRAMS:
         chunk *= 2
     return ConvConfig(chunk=chunk, block=block, unroll=4 if width <= 8 else 2, registers=None)
+
+
+def ceil_div(a: int, b: int) -> int:
+    """a / b rounded up; `triton.cdiv`, made for kernels too, takes some microseconds."""
+    return -(-a // b)
 
 
 def pack_of(config: ConvConfig, *tensors: Tensor) -> int:

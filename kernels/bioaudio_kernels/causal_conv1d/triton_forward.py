@@ -67,7 +67,7 @@ def forward_kernel(
 
     p_x += t0 * s_x[1]
     loads = raw_mask(channels - first, BLOCK, PACK, EVEN)
-    steps = tl.minimum(steps_in_all - t0, chunk).to(tl.int32)
+    steps = tl.maximum(tl.minimum(steps_in_all - t0, chunk), 0).to(tl.int32)
     whole = steps // UNROLL * UNROLL
     ahead = load_group(p_x, s_x, tl.where(whole > 0, loads, False), UNROLL, BLOCK, PACK)
     for t in range(0, whole, UNROLL):

@@ -5,13 +5,18 @@
 from typing import Any
 
 import torch
-import triton
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from bioaudio_kernels.causal_conv1d.reference import causal_conv1d_reference
 from bioaudio_kernels.causal_conv1d.triton_backward import backward_kernel
-from bioaudio_kernels.causal_conv1d.triton_config import MAX_WIDTH, ConvConfig, choose_config, pack_of
+from bioaudio_kernels.causal_conv1d.triton_config import (
+    MAX_WIDTH,
+    ConvConfig,
+    ceil_div,
+    choose_config,
+    pack_of,
+)
 from bioaudio_kernels.causal_conv1d.triton_forward import forward_kernel
 
 
@@ -78,10 +83,10 @@ def _backward(
     channels, width = weight.shape
     config = _config(x, weight)
     grid = _grid(x, cu_seqlens, config)
-    chunks = grid[0] // triton.cdiv(channels, config.block)
+    chunks = grid[0] // ceil_div(channels, config.block)
     dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     d_params = torch.empty(chunks, width + 1, channels, dtype=torch.float32, device=x.device)
-    d_initial = torch.empty(0, device=x.device) if initial_state is None else _like(initial_state)
+    d_initial = x.new_empty(0, dtype=torch.float32) if initial_state is None else _like(initial_state)
     with torch.cuda.device_of(x):
         backward_kernel[grid](
             x, x.stride(), weight, weight.stride(), contiguous(bias), initial_state, _strides(initial_state),
@@ -132,10 +137,10 @@ def _grid(x: Tensor, cu_seqlens: Tensor | None, config: ConvConfig) -> tuple[int
     """Programs: blocks of channels times chunks. Packed sequences need at most so many; see `find_chunk`."""
     batch, length, channels = x.shape
     if cu_seqlens is None:
-        chunks = batch * triton.cdiv(length, config.chunk)
+        chunks = batch * ceil_div(length, config.chunk)
     else:
         chunks = length // config.chunk + cu_seqlens.shape[0] - 1
-    return (triton.cdiv(channels, config.block) * chunks,)
+    return (ceil_div(channels, config.block) * chunks,)
 
 
 def _constants(x: Tensor, weight: Tensor, config: ConvConfig) -> dict[str, Any]:

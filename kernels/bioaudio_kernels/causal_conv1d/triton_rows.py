@@ -151,4 +151,5 @@ def convolve(window, x, taps, bias, WIDTH: tl.constexpr):
 
 @jit
 def activate(y, SILU: tl.constexpr):
+    """SiLU, or nothing."""
     return y * sigmoid(y) if SILU else y

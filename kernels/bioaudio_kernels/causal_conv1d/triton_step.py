@@ -5,12 +5,11 @@
 from typing import Any
 
 import torch
-import triton
 from jaxtyping import Float
 from torch import Tensor
 
 from bioaudio_kernels.causal_conv1d.reference import causal_conv1d_step_reference
-from bioaudio_kernels.causal_conv1d.triton_config import MAX_WIDTH
+from bioaudio_kernels.causal_conv1d.triton_config import MAX_WIDTH, ceil_div
 from bioaudio_kernels.causal_conv1d.triton_forward import step_kernel
 from bioaudio_kernels.causal_conv1d.triton_op import _backward, contiguous
 
@@ -37,7 +36,7 @@ def _step(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor, silu: b
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     new_state = torch.empty(state.shape, dtype=x.dtype, device=x.device)
     with torch.cuda.device_of(x):
-        step_kernel[(triton.cdiv(channels, BLOCK) * batch,)](
+        step_kernel[(ceil_div(channels, BLOCK) * batch,)](
             x, x.stride(), weight, weight.stride(), contiguous(bias), state, state.stride(),
             y, new_state, channels, WIDTH=weight.shape[1], SILU=silu, BLOCK=BLOCK,
             num_warps=1, enable_fp_fusion=True,
