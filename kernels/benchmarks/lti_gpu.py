@@ -69,10 +69,19 @@ def s4d_in_plain_torch(x: Tensor, log_decay: Tensor, B: Tensor, C: Tensor, D: Te
 
 
 def runs(chunk: int) -> dict[str, Callable[..., tuple[Tensor, Tensor]]]:
-    return {
-        "chunks": lambda *arguments: lti_scan_chunks(*arguments, chunk, "triton"),
-        "fft": lambda *arguments: lti_scan_fft(*arguments, chunk),
-    }
+    """Both methods as functions of x, log_decay, B, C, D and perhaps an initial state."""
+
+    def chunks(*arguments: Tensor) -> tuple[Tensor, Tensor]:
+        return lti_scan_chunks(*_with_state(arguments), chunk, "triton")
+
+    def fft(*arguments: Tensor) -> tuple[Tensor, Tensor]:
+        return lti_scan_fft(*_with_state(arguments), chunk)
+
+    return {"chunks": chunks, "fft": fft}
+
+
+def _with_state(arguments: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
+    return arguments if len(arguments) == 6 else (*arguments, None)
 
 
 def check() -> Iterator[dict[str, Any]]:

@@ -12,7 +12,7 @@ Clock = Callable[[Callable[[], object]], float]
 
 FLUSHED_BYTES = 2**28
 """More than any level-2 cache holds."""
-FLUSHES = 4
+FLUSHES = 24
 """Enough to keep the GPU busy until the host has queued what follows: the host is not to be timed."""
 
 
