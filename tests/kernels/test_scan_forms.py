@@ -115,7 +115,7 @@ def test_step_equals_scan_at_every_position(backend: Backend, case: ScanCase) ->
             for name, tensor in given.items():
                 if tensor is not None and moves(case, name):
                     given[name] = tensor[:, t]
-                elif name in ("B", "C"):
+                elif tensor is not None and name in ("B", "C"):
                     given[name] = tensor.unsqueeze(0)
             y, state = selective_scan_step(
                 **given, state=state, dt_softplus=case.dt_softplus, backend=backend
