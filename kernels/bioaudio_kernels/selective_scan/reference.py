@@ -26,7 +26,7 @@ def selective_scan_step_reference(
     dt_softplus: bool = True,
 ) -> tuple[Float[Tensor, "batch d_inner"], Inexact[Tensor, "batch d_inner d_state"]]:
     """One step of the recurrence, in the state's dtype; y has the dtype of x. See `selective_scan`."""
-    dtype, real = state.dtype, state.dtype.to_real()
+    dtype, real = state.dtype, _real(state.dtype)
     u, delta = x.to(real), dt.to(real)
     if dt_bias is not None:
         delta = delta + dt_bias.to(real)
@@ -105,8 +105,16 @@ def selective_scan_reference(
 def _state_dtype(*given: Tensor | None) -> torch.dtype:
     dtypes = [tensor.dtype for tensor in given if tensor is not None]
     double = any(dtype in (torch.float64, torch.complex128) for dtype in dtypes)
-    real = torch.float64 if double else torch.float32
-    return real.to_complex() if any(dtype.is_complex for dtype in dtypes) else real
+    if any(dtype.is_complex for dtype in dtypes):
+        return torch.complex128 if double else torch.complex64
+    return torch.float64 if double else torch.float32
+
+
+def _real(dtype: torch.dtype) -> torch.dtype:
+    """`dtype.to_real()`, which torch.compile cannot trace."""
+    if not dtype.is_complex:
+        return dtype
+    return torch.float64 if dtype == torch.complex128 else torch.float32
 
 
 def _steps(tensor: Tensor | None, length: int) -> Sequence[Any]:
