@@ -158,7 +158,7 @@ def time_form(form: Form) -> dict[str, float]:
     """The whole scan, at the first shape; memory beside its arguments, what is kept with the output."""
     arguments = make_scan(SHAPES[0], form)
     differentiable, leaves = with_leaves(arguments)
-    dy = torch.randn(leaves[0].shape, device="cuda", dtype=leaves[0].dtype)
+    dy = torch.randn_like(leaves[0], memory_format=torch.contiguous_format)
 
     def both() -> None:
         torch.autograd.grad(selective_scan_triton(**differentiable)[0], leaves, dy)
