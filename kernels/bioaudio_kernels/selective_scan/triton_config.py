@@ -21,7 +21,7 @@ class ScanConfig(NamedTuple):
     sub: int
     """Steps between states that the backward pass stores; rounding errors of dt's gradient grow with it."""
     block: int
-    """Channels of a program, which is one warp; a multiple of 32."""
+    """Channels of a program, which is one warp (two in `chunk_state_kernel`); a multiple of 32."""
     state_unroll: int
     """Steps whose loads `chunk_state_kernel` issues together."""
     output_unroll: int
@@ -31,14 +31,14 @@ class ScanConfig(NamedTuple):
 def choose_config(batch: int, length: int, d_inner: int, group_size: int, *, plain: bool) -> ScanConfig:
     """The configuration for a shape, the same on every machine.
 
-    Chunks are the longest, from 64 to 1024 steps, that leave 4096 programs (an H100 holds some 2100 at a
-    time). A segment of the backward pass has at most 2^27 elements. What is not `plain`, complex states or
+    Chunks are the longest, from 64 to 1024 steps, that leave 2048 programs (an H100 holds 2112 of the forward
+    pass at a time, 1056 of the backward pass). A segment of the backward pass has at most 2^27 elements. What is not `plain`, complex states or
     maps that are constant in time, takes more registers for each channel.
     """
     block = 64 if group_size > 32 and plain else 32
     programs_per_chunk = batch * (d_inner // group_size) * triton.cdiv(group_size, block)
     chunk = 64
-    while chunk < 1024 and programs_per_chunk * triton.cdiv(length, 2 * chunk) >= 4096:
+    while chunk < 1024 and programs_per_chunk * triton.cdiv(length, 2 * chunk) >= 2048:
         chunk *= 2
     return ScanConfig(
         chunk=chunk,

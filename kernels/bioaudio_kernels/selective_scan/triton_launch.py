@@ -60,10 +60,12 @@ def launch_chunk_states(
     """Fill states (chunks, d_state * parts, d_inner) and sigma (chunks, d_inner), but a sequence's last."""
     _, length, d_inner, d_state = inputs.sizes
     n_blocks, _ = state_blocks(d_state, inputs.parts)
+    constants = _constants(inputs, config, inputs.B)
+    constants["num_warps"] = config.block // 32  # one channel a lane: what waits least where chunks are few
     chunk_state_kernel[(inputs.channel_blocks(config.block) * n_blocks * chunks.count,)](
         *_x_to_B(inputs), inputs.dt_bias, states, sigma, chunks.table, chunks.per_sequence, chunks.steps,
         length, inputs.group_size, d_inner,
-        **_constants(inputs, config, inputs.B), UNROLL=config.state_unroll,
+        **constants, UNROLL=config.state_unroll,
     )  # fmt: skip
 
 
