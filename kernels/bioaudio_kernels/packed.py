@@ -38,11 +38,11 @@ def check_cu_seqlens(op: str, cu_seqlens: Tensor, batch: int, length: int) -> No
         )
     if torch.compiler.is_compiling():
         return
-    known = (length, None if cu_seqlens.is_inference() else cu_seqlens._version)
-    if known[1] is not None and _checked.get(cu_seqlens) == known:
-        return
-    _check_values(op, cu_seqlens.tolist(), length)
-    _checked[cu_seqlens] = known
+    if cu_seqlens.is_inference():  # has no version to remember
+        _check_values(op, cu_seqlens.tolist(), length)
+    elif _checked.get(cu_seqlens) != (length, cu_seqlens._version):
+        _check_values(op, cu_seqlens.tolist(), length)
+        _checked[cu_seqlens] = (length, cu_seqlens._version)
 
 
 def _check_values(op: str, borders: list[int], length: int) -> None:

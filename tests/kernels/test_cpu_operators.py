@@ -191,8 +191,16 @@ for A, B, borders, reverse in [
     tensors = (torch.rand(row), torch.rand(row), A, torch.rand(B), torch.rand(1, 6, 2), torch.rand(8, 4))
     arguments = [tensor.requires_grad_() for tensor in tensors]
     expected = block(*arguments, borders, reverse)
-    actual = torch.compile(block, fullgraph=True, backend="aot_eager")(*arguments, borders, reverse)
+    compiled = torch.compile(block, fullgraph=True, backend="aot_eager")
+    actual = compiled(*arguments, borders, reverse)
     assert torch.equal(actual, expected)
     pairs = zip(*(torch.autograd.grad(y, arguments) for y in (actual, expected)))
     assert all(torch.equal(a, e) for a, e in pairs)
+    if borders is not None:
+        try:
+            compiled(*arguments, torch.tensor([0, 9, 6]), reverse)
+        except ValueError as error:
+            assert "sequence 1 has length -3" in str(error)
+        else:
+            raise AssertionError("bad borders passed")
 """

@@ -9,6 +9,7 @@ from torch import Tensor
 from bioaudio_kernels.blocks import TILE, block_count
 from bioaudio_kernels.compiled import run_tasks
 from bioaudio_kernels.flat import empty_float32, flat, flat_rows
+from bioaudio_kernels.packed import check_cu_seqlens
 from bioaudio_kernels.selective_scan.cpu_backward import backward
 from bioaudio_kernels.selective_scan.cpu_forward import forward
 from bioaudio_kernels.selective_scan.cpu_layout import (
@@ -67,6 +68,8 @@ def _scan(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y, the final state, and if `keep` the state before each tile [checkpoint][value][d_inner]."""
     batch, length, d_inner = x.shape
+    if cu_seqlens is not None:  # not yet checked in a compiled graph, and bad borders would leave the arrays
+        check_cu_seqlens("selective_scan", cu_seqlens, batch, length)
     _, _, checkpoints = _empty_results(x, A, cu_seqlens, keep)
     sizes, inputs, strides = _kernel_inputs(x, dt, A, B, C, D, z, dt_bias)
     spans = spans_of(batch, length, cu_seqlens, reverse)
