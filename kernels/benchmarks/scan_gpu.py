@@ -21,6 +21,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import scan_gpu_checks as checks
 import torch
 import triton
 import triton.testing
@@ -29,10 +30,9 @@ from bioaudio_kernels.selective_scan.triton_chunk_table import cut_into_chunks
 from bioaudio_kernels.selective_scan.triton_config import choose_config, state_blocks
 from bioaudio_kernels.selective_scan.triton_op import as_pairs, selective_scan_triton, with_equal_groups
 from bioaudio_kernels.selective_scan.triton_scan import allocate_segment
-from scan_gpu_checks import FORMS, Form, Shape, make_scan, sanitize, slow_decays, with_leaves
 from torch import Tensor
 
-SHAPES: list[Shape] = [(1, 512, 2**20), (1, 256, 2**20), (8, 1536, 8192), (32, 128, 16384), (64, 1024, 2048)]
+SHAPES = [(1, 512, 2**20), (1, 256, 2**20), (8, 1536, 8192), (32, 128, 16384), (64, 1024, 2048)]
 CHUNKS = (256, 512, 1024)
 KERNELS = ("states", "scan", "outputs", "forward sweep", "adjoint scan", "reverse sweep", "sums")
 INSTRUCTIONS = {"states": 222, "outputs": 327, "forward sweep": 684, "reverse sweep": 620}
@@ -124,19 +124,18 @@ def copy_speed() -> float:
 
 def clock_speed() -> float:
     """GHz at which the multiprocessors run while a kernel of the scan keeps them busy."""
-    kernels, _ = scan_kernels(make_scan((1, 512, 2**18), FORMS["plain"]))
+    kernels, _ = scan_kernels(checks.make_scan((1, 512, 2**18), checks.FORMS["plain"]))
     query = ["nvidia-smi", "--query-gpu=clocks.sm", "--format=csv,noheader,nounits"]
     with subprocess.Popen(query, stdout=subprocess.PIPE, text=True) as process:
         while process.poll() is None:
             kernels["forward sweep"].run()
             torch.cuda.synchronize()
-        assert process.stdout is not None
-        return float(process.stdout.readline()) / 1e3
+        return float(process.communicate()[0].split()[0]) / 1e3
 
 
-def time_kernels(shape: Shape, machine: dict[str, Any]) -> list[dict[str, Any]]:
+def time_kernels(shape: checks.Shape, machine: dict[str, Any]) -> list[dict[str, Any]]:
     """A row for each chunk length; bounds as if the kernel had to do nothing else."""
-    arguments = make_scan(shape, FORMS["plain"])
+    arguments = checks.make_scan(shape, checks.FORMS["plain"])
     built_in = scan_kernels(arguments)[1]
     per_ms = machine["multiprocessors"] * machine["ghz"] * 1e6
     channel_steps = math.prod(shape)
@@ -154,10 +153,10 @@ def time_kernels(shape: Shape, machine: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def time_form(form: Form) -> dict[str, float]:
+def time_form(form: checks.Form) -> dict[str, float]:
     """The whole scan, at the first shape; memory beside its arguments, what is kept with the output."""
-    arguments = make_scan(SHAPES[0], form)
-    differentiable, leaves = with_leaves(arguments)
+    arguments = checks.make_scan(SHAPES[0], form)
+    differentiable, leaves = checks.with_leaves(arguments)
     dy = torch.randn_like(leaves[0], memory_format=torch.contiguous_format)
 
     def both() -> None:
@@ -176,20 +175,22 @@ def time_form(form: Form) -> dict[str, float]:
     return row
 
 
-def compile_part(form: str, kernel: str) -> None:
-    """Fill Triton's cache with one kernel of one form, on a short sequence."""
-    if form == "slow decays":
-        slow_decays(2048, CHUNKS)
+def compile_part(form: str, kernel: str | None) -> None:
+    """Fill Triton's cache: one kernel of one form on a short sequence, or all of a tiny scan."""
+    if kernel is not None:
+        scan_kernels(checks.make_scan((1, 512, 8192), checks.FORMS[form]))[0][kernel].run()
+    elif form in checks.TINY:
+        checks.run_tiny_scan(form)
     else:
-        scan_kernels(make_scan((1, 512, 8192), FORMS[form]))[0][kernel].run()
+        checks.slow_decays(2048, CHUNKS)
     torch.cuda.synchronize()
 
 
 def compile_ahead(workers: int) -> None:
-    """What takes longest goes first."""
-    jobs = [(form, kernel) for kernel in KERNELS for form in reversed(FORMS)]
+    """In parallel processes, what takes longest first; what `--sanitize` needs too."""
+    jobs = [(form, kernel) for kernel in KERNELS for form in reversed(checks.FORMS)]
     jobs.sort(key=lambda job: ("sweep" not in job[1], job[1] != "outputs"))
-    jobs.append(("slow decays", ""))
+    jobs += [(form, None) for form in (*checks.TINY, "slow decays")]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         for job in [pool.submit(compile_part, *job) for job in jobs]:
             job.result()
@@ -217,15 +218,14 @@ def print_tables(results: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--out", type=Path, help="folder for scan_gpu.json")
     parser.add_argument("--sanitize", action="store_true", help="run every form once, time nothing")
     parser.add_argument("--workers", type=int, default=15, help="processes that compile ahead")
     arguments = parser.parse_args()
     if arguments.sanitize:
-        return sanitize()
+        return checks.sanitize()
     if arguments.out is None:
         parser.error("--out DIR is needed, unless --sanitize is given")
     start = time.monotonic()
@@ -243,8 +243,8 @@ def main() -> None:
     print(", ".join(f"{k} {v}" for k, v in machine.items()), flush=True)
     results = machine | {
         "kernels": [row for shape in SHAPES for row in time_kernels(shape, machine)],
-        "forms": {name: time_form(form) for name, form in FORMS.items()},
-        "slow_decays": slow_decays(2**16, (256, 1024, 2**16)),
+        "forms": {name: time_form(form) for name, form in checks.FORMS.items()},
+        "slow_decays": checks.slow_decays(2**16, (256, 1024, 2**16)),
         "seconds": time.monotonic() - start,
     }
     (arguments.out / "scan_gpu.json").write_text(json.dumps(results, indent=1))
