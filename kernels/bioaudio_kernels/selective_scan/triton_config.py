@@ -26,20 +26,28 @@ class ScanConfig(NamedTuple):
     """Steps whose loads `chunk_state_kernel` issues together."""
     output_unroll: int
     """The same for `output_kernel`."""
+    output_warps: int
+    """Over which `output_kernel` spreads its channels."""
 
 
 def choose_config(batch: int, length: int, d_inner: int, group_size: int, *, plain: bool) -> ScanConfig:
     """The configuration for a shape, the same on every machine.
 
-    Chunks are the longest, from 64 to 1024 steps, that leave 2048 programs (an H100 holds 2112 of the forward
-    pass at a time, 1056 of the backward pass). A segment of the backward pass has at most 2^27 elements. What is not `plain`, complex states or
-    maps that are constant in time, takes more registers for each channel.
+    An H100 holds 2112 programs of the forward pass at a time, and 1056 of the backward pass. Where the
+    channels fill it, a short sequence is one chunk, whose states need not be handed on. Elsewhere chunks are
+    the longest, from 64 to 1024 steps, that leave 2048 programs. A segment of the backward pass has at most
+    2^27 elements. What is not `plain`, complex states or maps that are constant in time, takes more registers
+    for each channel.
     """
     block = 64 if group_size > 32 and plain else 32
-    programs_per_chunk = batch * (d_inner // group_size) * triton.cdiv(group_size, block)
+    programs_per_chunk = batch * (d_inner // group_size) * -(-group_size // block)
     chunk = 64
-    while chunk < 1024 and programs_per_chunk * triton.cdiv(length, 2 * chunk) >= 2048:
-        chunk *= 2
+    if programs_per_chunk >= 1024 and length <= 2048:
+        chunk *= -(-length // chunk)
+    else:
+        while chunk < 1024 and programs_per_chunk * -(-length // (2 * chunk)) >= 2048:
+            chunk *= 2
+    programs = programs_per_chunk * -(-length // chunk)
     return ScanConfig(
         chunk=chunk,
         segment=max(1, 2**27 // (d_inner * chunk)),
@@ -47,6 +55,7 @@ def choose_config(batch: int, length: int, d_inner: int, group_size: int, *, pla
         block=block,
         state_unroll=2,
         output_unroll=2 if length > 1 else 1,
+        output_warps=2 if block == 64 and programs < 2048 else 1,
     )
 
 

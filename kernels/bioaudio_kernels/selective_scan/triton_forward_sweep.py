@@ -103,8 +103,9 @@ def forward_sweep_kernel(
     N: tl.constexpr, NB: tl.constexpr, PARTS: tl.constexpr, COUNT: tl.constexpr, SUB: tl.constexpr,
     BLOCK_D: tl.constexpr, PACK: tl.constexpr, SOFTPLUS: tl.constexpr, REVERSE: tl.constexpr,
     EVEN_D: tl.constexpr, WIDE: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr,
+    ADJOINT: tl.constexpr,
 ):  # fmt: skip
-    """dz, dD, dC, r, the first part of dA, and each chunk's own adjoint.
+    """dz, dD, dC, r, the first part of dA, and with ADJOINT each chunk's own adjoint.
 
     The adjoint is the gradient at the state before the chunk from that chunk alone. Grid: (channel blocks *
     chunks,) over the chunks [chunk_0, chunk_0 + chunks) of a segment. Buffers as in `Segment`; blocks of
@@ -130,8 +131,9 @@ def forward_sweep_kernel(
     skip = 0.0 if p_D is None else load_lanes(p_D + d, mask)
     rates = load_rates(p_A, s_A, d, n0, masks, PARTS)
     h = load_numbers(p_states + ((chunk_0 + i_c) * N + n0) * PARTS * d_inner + d, d_inner, masks, PARTS)
-    product = full_numbers(1.0, NB, PARTS, BLOCK_D)
-    adjoint = full_numbers(0.0, NB, PARTS, BLOCK_D)
+    if ADJOINT:
+        product = full_numbers(1.0, NB, PARTS, BLOCK_D)
+        adjoint = full_numbers(0.0, NB, PARTS, BLOCK_D)
     dA = full_numbers(0.0, NB, PARTS, BLOCK_D)
     zeros = tl.zeros([BLOCK_D], tl.float32)
     dD = zeros
@@ -200,16 +202,18 @@ def forward_sweep_kernel(
                 y += Ch[0]
                 r += rate_product(rates[n], Ch)
                 new_dA = new_dA + (number_sum(dA[n], scaled(gS, Ch)),)
-                new_product = new_product + (number_product(product[n], a),)
-                pull = number_product(new_product[n], scaled(g2, C_t[n]))
-                new_adjoint = new_adjoint + (number_sum(adjoint[n], pull),)
+                if ADJOINT:
+                    new_product = new_product + (number_product(product[n], a),)
+                    pull = number_product(new_product[n], scaled(g2, C_t[n]))
+                    new_adjoint = new_adjoint + (number_sum(adjoint[n], pull),)
                 if len(s_C) == 2:
                     dC = dC + (number_sum(dC_sum[n], scaled(g2, new_h[n])),)
                 else:
                     dC = dC + scaled(g2, new_h[n])
             h = new_h
-            product = new_product
-            adjoint = new_adjoint
+            if ADJOINT:
+                product = new_product
+                adjoint = new_adjoint
             dA = new_dA
             if len(s_C) == 2:
                 dC_sum = dC
@@ -235,7 +239,8 @@ def forward_sweep_kernel(
 
     pour(p_sigma, absorb(sink, touched), steps)
     chunk_states = (i_c * N + n0) * PARTS * d_inner + d
-    store_numbers(p_adjoint + chunk_states, d_inner, adjoint, masks)
+    if ADJOINT:
+        store_numbers(p_adjoint + chunk_states, d_inner, adjoint, masks)
     store_numbers(p_dA + chunk_states, d_inner, dA, masks)
     if len(s_C) == 2:
         store_numbers(p_dC + chunk_states, d_inner, dC_sum, masks)

@@ -96,6 +96,7 @@ def launch_outputs(
     """
     _, length, d_inner, d_state = inputs.sizes
     constants = _constants(inputs, config, inputs.B, inputs.C)
+    constants["num_warps"] = config.output_warps
     if config.block == 64:
         constants["maxnreg"] = 128  # 16 warps fit on a multiprocessor; the assembler left alone takes 140
     n_blocks, _ = state_blocks(d_state, inputs.parts)
@@ -130,7 +131,8 @@ class Segment(NamedTuple):
     dbias: Tensor
     """(chunks, d_inner)"""
     adjoint: Tensor
-    """(chunks, values, d_inner): gradient at the state before each chunk, from that chunk alone."""
+    """(chunks, values, d_inner): gradient at the state before each chunk, from that chunk alone; after the
+    scan over chunks, at the state that leaves it. Sequences of a single chunk start from the latter."""
     sigma: Tensor
     """(chunks, d_inner): sums of dt."""
     end: Tensor
@@ -173,6 +175,7 @@ def _launch_sweep(
     n_blocks, states = state_blocks(d_state, inputs.parts)
     constants = _constants(inputs, config, inputs.B, inputs.C)
     constants |= {"COUNT": triton.next_power_of_2(states * inputs.parts), "SUB": config.sub}
+    constants["ADJOINT"] = chunks.per_sequence != 1
     constants["WIDE"] |= _is_wide(chunks.steps, dy)
     count = segment.dA.shape[0]
     for i in range(n_blocks):
@@ -187,7 +190,7 @@ def launch_sum_rows(inputs: ScanInputs, rows: Tensor, out: Tensor, chunk_0: int,
     blocks, count, steps, values = rows.shape
     groups = out.shape[2]
     columns = triton.next_power_of_2(values)
-    tile = max(1, min(steps, 2048 // columns))
+    tile = max(1, min(triton.next_power_of_2(steps), 2048 // columns))
     sum_rows_kernel[(triton.cdiv(steps, tile) * count, groups)](
         rows, out, out.stride(), chunks.table, chunk_0, count, chunks.per_sequence, steps, inputs.x.shape[1],
         blocks // groups, WIDTH=values, COLUMNS=columns, PARTS=inputs.parts, ROWS=tile,

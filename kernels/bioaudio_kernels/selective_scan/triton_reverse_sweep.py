@@ -83,11 +83,13 @@ def reverse_sweep_kernel(
     N: tl.constexpr, NB: tl.constexpr, PARTS: tl.constexpr, COUNT: tl.constexpr, SUB: tl.constexpr,
     BLOCK_D: tl.constexpr, PACK: tl.constexpr, SOFTPLUS: tl.constexpr, REVERSE: tl.constexpr,
     EVEN_D: tl.constexpr, WIDE: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr,
+    ADJOINT: tl.constexpr,
 ):  # fmt: skip
     """dx, ddt, dB, the rest of dA, and dbias.
 
     `dh` holds, per chunk, the gradient at the state that leaves it; in the loop it is what step t hands to
-    step t - 1, the decay included. Grid, buffers and blocks of states as in `forward_sweep_kernel`.
+    step t - 1, the decay included. Without ADJOINT there is no chunk before: dh ends as the gradient at the
+    initial state, in its place. Grid, buffers and blocks of states as in `forward_sweep_kernel`.
     """
     INT: tl.constexpr = tl.int64 if WIDE else tl.int32
     MASK_N: tl.constexpr = N % NB != 0
@@ -224,6 +226,8 @@ def reverse_sweep_kernel(
 
     pour(p_S, absorb(sink, touched), steps)
     store_numbers(p_dA + chunk_states, d_inner, dA, masks)
+    if not ADJOINT:
+        store_numbers(p_dh + chunk_states, d_inner, dh, masks)
     if len(s_B) == 2:
         store_numbers(p_dB + chunk_states, d_inner, dB_sum, masks)
     if LAST:

@@ -76,10 +76,13 @@ def scan_backward(
         carry = (d_final.to(torch.float32).mT * conjugate).contiguous()
     for chunk_0 in reversed(range(0, chunks.count, config.segment)):
         segment = allocate_segment(inputs, chunk_0, min(config.segment, chunks.count - chunk_0), config)
+        if chunks.per_sequence == 1:  # a sweep through all of a sequence carries dh itself
+            segment = segment._replace(adjoint=carry[chunk_0 : chunk_0 + segment.dA.shape[0]])
         launch_forward_sweep(inputs, states, dy, dz, segment, chunks, config)
-        launch_chunk_scan(
-            segment.adjoint, segment.sigma, inputs, carry.mT, carry, chunks, chunk_0, backwards=True
-        )
+        if chunks.per_sequence != 1:
+            launch_chunk_scan(
+                segment.adjoint, segment.sigma, inputs, carry.mT, carry, chunks, chunk_0, backwards=True
+            )
         launch_reverse_sweep(inputs, dy, dx, ddt, segment, chunks, config)
         for rows, total in ((segment.dB, dB), (segment.dC, dC)):
             if rows.ndim == 4:
