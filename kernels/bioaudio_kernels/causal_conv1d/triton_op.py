@@ -1,6 +1,6 @@
 """The causal depthwise convolution on Triton as PyTorch operators."""
 
-# No `from __future__ import annotations` here: torch reads the operators' schemas from real annotations.
+from __future__ import annotations
 
 from typing import Any
 
@@ -18,6 +18,7 @@ from bioaudio_kernels.causal_conv1d.triton_config import (
     pack_of,
 )
 from bioaudio_kernels.causal_conv1d.triton_forward import forward_kernel
+from bioaudio_kernels.differentiable import register_autograd
 
 
 def causal_conv1d_triton(
@@ -41,15 +42,19 @@ def causal_conv1d_triton(
     return _forward(x, weight, bias, initial_state, cu_seqlens, activation == "silu")
 
 
-@torch.library.custom_op("bioaudio::causal_conv1d", mutates_args=())
-def _forward(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    initial_state: Tensor | None,
-    cu_seqlens: Tensor | None,
-    silu: bool,
-) -> tuple[Tensor, Tensor]:
+# Not by `custom_op`, whose calls cost Python several times as much.
+_ARGUMENTS = "Tensor x, Tensor weight, Tensor? bias, Tensor? initial_state, Tensor? cu_seqlens, bool silu"
+torch.library.define("bioaudio::causal_conv1d", f"({_ARGUMENTS}) -> (Tensor, Tensor)")
+torch.library.define(
+    "bioaudio::causal_conv1d_backward",
+    f"(Tensor dy, Tensor? d_final, {_ARGUMENTS}) -> (Tensor, Tensor, Tensor)",
+)
+_forward = torch.ops.bioaudio.causal_conv1d.default
+_backward = torch.ops.bioaudio.causal_conv1d_backward.default
+
+
+@torch.library.impl("bioaudio::causal_conv1d", ("cpu", "cuda"))
+def _(x, weight, bias, initial_state, cu_seqlens, silu):
     width, sequences = weight.shape[1], _sequences(x, cu_seqlens)
     config = _config(x, weight)
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
@@ -63,22 +68,13 @@ def _forward(
     return y, final_state
 
 
-@_forward.register_fake
+@torch.library.register_fake(_forward)
 def _(x, weight, bias, initial_state, cu_seqlens, silu):
     return x.new_empty(x.shape), x.new_empty(_sequences(x, cu_seqlens), weight.shape[1] - 1, x.shape[2])
 
 
-@torch.library.custom_op("bioaudio::causal_conv1d_backward", mutates_args=())
-def _backward(
-    dy: Tensor,
-    d_final: Tensor | None,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    initial_state: Tensor | None,
-    cu_seqlens: Tensor | None,
-    silu: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+@torch.library.impl("bioaudio::causal_conv1d_backward", ("cpu", "cuda"))
+def _(dy, d_final, x, weight, bias, initial_state, cu_seqlens, silu):
     """dx; float32 (width + 1, channels) of the taps, then the bias; d_initial, empty without a state."""
     channels, width = weight.shape
     config = _config(x, weight)
@@ -98,7 +94,7 @@ def _backward(
     return dx, d_params.sum(0), d_initial
 
 
-@_backward.register_fake
+@torch.library.register_fake(_backward)
 def _(dy, d_final, x, weight, bias, initial_state, cu_seqlens, silu):
     channels, width = weight.shape
     d_initial = x.new_empty(0, dtype=torch.float32) if initial_state is None else _like(initial_state)
@@ -121,7 +117,7 @@ def _differentiate(ctx: Any, dy: Tensor | None, d_final: Tensor | None) -> tuple
     return dx, d_weight, d_bias, None if initial_state is None else d_initial, None, None
 
 
-_forward.register_autograd(_differentiate, setup_context=_setup_context)
+register_autograd(_forward, _differentiate, _setup_context)
 
 
 def _sequences(x: Tensor, cu_seqlens: Tensor | None) -> int | torch.SymInt:

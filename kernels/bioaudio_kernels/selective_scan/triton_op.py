@@ -1,8 +1,7 @@
 """The selective scan on Triton as PyTorch operators: differentiable, deterministic, one node of a graph."""
 
-# No `from __future__ import annotations` here: torch reads the operators' schemas from real annotations.
+from __future__ import annotations
 
-from collections.abc import Sequence
 from math import lcm
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from jaxtyping import Float, Inexact, Int
 from torch import Tensor
 
+from bioaudio_kernels.differentiable import register_autograd
 from bioaudio_kernels.selective_scan.forms import ScanDt, ScanMap
 from bioaudio_kernels.selective_scan.triton_config import ScanConfig, choose_config
 from bioaudio_kernels.selective_scan.triton_launch import ScanInputs
@@ -88,29 +88,31 @@ def _nothing_to_do(
     return torch.empty_like(x), x.new_zeros(states, *A.shape, dtype=dtype)
 
 
-@torch.library.custom_op("bioaudio::selective_scan", mutates_args=())
-def _forward(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    dt_bias: Tensor | None,
-    initial_state: Tensor | None,
-    cu_seqlens: Tensor | None,
-    parts: int,
-    dt_softplus: bool,
-    reverse: bool,
-    config: Sequence[int],
-) -> tuple[Tensor, Tensor, Tensor]:
+# As in `triton_step`, defined without `custom_op`.
+_TENSORS = (
+    "Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? dt_bias, "
+    "Tensor? initial_state, Tensor? cu_seqlens"
+)
+_OPTIONS = "int parts, bool dt_softplus, bool reverse, int[] config"
+torch.library.define("bioaudio::selective_scan", f"({_TENSORS}, {_OPTIONS}) -> (Tensor, Tensor, Tensor)")
+torch.library.define(
+    "bioaudio::selective_scan_backward",
+    f"(Tensor dy, Tensor? d_final, {_TENSORS}, Tensor states, {_OPTIONS}) -> Tensor[]",
+)
+_forward = torch.ops.bioaudio.selective_scan.default
+_backward = torch.ops.bioaudio.selective_scan_backward.default
+
+
+@torch.library.impl("bioaudio::selective_scan", ("cpu", "cuda"))
+def _(
+    x, dt, A, B, C, D, z, dt_bias, initial_state, cu_seqlens, parts, dt_softplus, reverse, config
+):  # fmt: skip
     inputs = ScanInputs(x, dt, A, B, C, D, z, dt_bias, initial_state, parts, dt_softplus, reverse)
     with torch.cuda.device_of(x):
         return scan_forward(inputs, cu_seqlens, ScanConfig(*config))
 
 
-@_forward.register_fake
+@torch.library.register_fake(_forward)
 def _(
     x, dt, A, B, C, D, z, dt_bias, initial_state, cu_seqlens, parts, dt_softplus, reverse, config
 ):  # fmt: skip
@@ -125,32 +127,17 @@ def _(
     return y, final_state, x.new_empty(chunks, A.shape[1], d_inner, dtype=torch.float32)
 
 
-@torch.library.custom_op("bioaudio::selective_scan_backward", mutates_args=())
-def _backward(
-    dy: Tensor,
-    d_final: Tensor | None,
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    dt_bias: Tensor | None,
-    initial_state: Tensor | None,
-    cu_seqlens: Tensor | None,
-    states: Tensor,
-    parts: int,
-    dt_softplus: bool,
-    reverse: bool,
-    config: Sequence[int],
-) -> list[Tensor]:
+@torch.library.impl("bioaudio::selective_scan_backward", ("cpu", "cuda"))
+def _(
+    dy, d_final, x, dt, A, B, C, D, z, dt_bias, initial_state, cu_seqlens, states, parts, dt_softplus,
+    reverse, config,
+):  # fmt: skip
     inputs = ScanInputs(x, dt, A, B, C, D, z, dt_bias, initial_state, parts, dt_softplus, reverse)
     with torch.cuda.device_of(x):
         return list(scan_backward(inputs, cu_seqlens, states, dy, d_final, ScanConfig(*config)))
 
 
-@_backward.register_fake
+@torch.library.register_fake(_backward)
 def _(
     dy, d_final, x, dt, A, B, C, D, z, dt_bias, initial_state, cu_seqlens, states, parts, dt_softplus,
     reverse, config,
@@ -194,4 +181,4 @@ def _differentiate(ctx: Any, dy: Tensor | None, d_final: Tensor | None, _: Tenso
     return *cast, None, None, None, None, None
 
 
-_forward.register_autograd(_differentiate, setup_context=_setup_context)
+register_autograd(_forward, _differentiate, _setup_context)
