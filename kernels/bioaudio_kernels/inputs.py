@@ -22,18 +22,19 @@ def check_inputs(op: str, tensors: Mapping[str, Tensor | None], may_be_complex: 
     Raises:
         ValueError: naming the first argument that does not fit, what it is and what is allowed.
     """
-    first: tuple[str, Tensor] | None = None
+    first, device = "", None
     for name, tensor in tensors.items():
         if tensor is None:
             continue
-        allowed = _REAL + _COMPLEX if name in may_be_complex else _REAL
-        if tensor.dtype not in allowed:
-            raise ValueError(f"{op}: {name} is {dtype_name(tensor.dtype)}, allowed are {_list(allowed)}")
-        first = first or (name, tensor)
-        if tensor.device != first[1].device:
+        dtype = tensor.dtype
+        if dtype not in _REAL and not (dtype in _COMPLEX and name in may_be_complex):
+            allowed = _REAL + _COMPLEX if name in may_be_complex else _REAL
+            raise ValueError(f"{op}: {name} is {dtype_name(dtype)}, allowed are {_list(allowed)}")
+        if device is None:
+            first, device = name, tensor.device
+        if tensor.device != device:
             raise ValueError(
-                f"{op}: {name} lies on {tensor.device}, but {first[0]} lies on {first[1].device}; "
-                "move them to one device"
+                f"{op}: {name} lies on {tensor.device}, but {first} lies on {device}; move them to one device"
             )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 
+import torch
 from torch import Tensor
 
 
@@ -19,19 +21,29 @@ def check_shapes(op: str, expected: Mapping[str, str], tensors: Sequence[Tensor 
     Raises:
         ValueError: naming the first argument that does not fit, its shape and what was expected.
     """
+    # torch.compile cannot trace a look-up in the cache.
+    forms_of = _forms.__wrapped__ if torch.compiler.is_compiling() else _forms
     sizes: dict[str, int] = {}
     for (name, forms), tensor in zip(expected.items(), tensors, strict=True):
         if tensor is None:
             continue
-        allowed = [form.split() for form in forms.split("|")]
-        fits = any(
-            len(axes) == tensor.ndim
-            and all(sizes.setdefault(*pair) == pair[1] for pair in zip(axes, tensor.shape, strict=True))
-            for axes in allowed
-        )
+        shape = tensor.shape
+        axes = forms_of(forms).get(len(shape))
+        fits = axes is not None
+        for axis, size in zip(axes or (), shape, strict=False):
+            if sizes.setdefault(axis, size) != size:
+                fits = False
+                break
         if not fits:
-            shapes = " or ".join(f"({_known(axes, sizes)})" for axes in allowed)
-            raise ValueError(f"{op}: {name} has shape {tuple(tensor.shape)}, expected {shapes}")
+            shapes = " or ".join(f"({_known(axes, sizes)})" for axes in forms_of(forms).values())
+            raise ValueError(f"{op}: {name} has shape {tuple(shape)}, expected {shapes}")
+
+
+@cache
+def _forms(forms: str) -> dict[int, tuple[str, ...]]:
+    """The axes of each form, by how many they are."""
+    split = (tuple(form.split()) for form in forms.split("|"))
+    return {len(axes): axes for axes in split}
 
 
 def _known(axes: Sequence[str], sizes: Mapping[str, int]) -> str:

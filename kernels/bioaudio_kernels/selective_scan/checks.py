@@ -77,9 +77,10 @@ def _check_dtypes(op: str, tensors: Mapping[str, Tensor | None], state: str) -> 
     check_inputs(op, tensors, _MAY_BE_COMPLEX)
     A = tensors["A"]
     assert A is not None
+    with_complex_A = A.is_complex()
     for name in ("B", "C", state):
         tensor = tensors[name]
-        if tensor is None or tensor.is_complex() == A.is_complex():
+        if tensor is None or tensor.is_complex() == with_complex_A:
             continue
         if tensor.is_complex():
             raise ValueError(
