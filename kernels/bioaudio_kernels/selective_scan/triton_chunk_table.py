@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import triton
 from torch import Tensor
+
+from bioaudio_kernels.selective_scan.triton_config import ceil_div
 
 
 class Chunks(NamedTuple):
@@ -30,7 +31,7 @@ def cut_into_chunks(
 ) -> Chunks:
     """Cut sequences into chunks without waiting for the GPU: an empty sequence gets an empty chunk."""
     if cu_seqlens is None:
-        n = triton.cdiv(length, steps)
+        n = ceil_div(length, steps)
         return Chunks(steps, batch * n, batch, n, None, None)
     borders = cu_seqlens.to(device, torch.int64)
     lengths = borders.diff()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import triton
-
 MAX_VALUES = 16
 """Values of one channel's states (two for a complex one) that a program holds in registers; more take several
 programs or launches."""
@@ -61,5 +59,14 @@ def choose_config(batch: int, length: int, d_inner: int, group_size: int, *, pla
 
 def state_blocks(d_state: int, parts: int) -> tuple[int, int]:
     """How many blocks of states, and how many states in each; a state has 1 or 2 parts."""
-    n_blocks = triton.cdiv(d_state * parts, MAX_VALUES)
-    return n_blocks, triton.cdiv(d_state, n_blocks)
+    n_blocks = ceil_div(d_state * parts, MAX_VALUES)
+    return n_blocks, ceil_div(d_state, n_blocks)
+
+
+def ceil_div(a: int, b: int) -> int:
+    """a / b rounded up; `triton.cdiv`, made for kernels too, takes some microseconds."""
+    return -(-a // b)
+
+
+def next_power_of_2(n: int) -> int:
+    return 1 << (n - 1).bit_length()

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
-import triton
 from torch import Tensor
 
 from bioaudio_kernels.selective_scan.triton_chunk_table import Chunks
 from bioaudio_kernels.selective_scan.triton_chunks import chunk_scan_kernel, sum_rows_kernel
-from bioaudio_kernels.selective_scan.triton_config import ScanConfig, state_blocks
+from bioaudio_kernels.selective_scan.triton_config import (
+    ScanConfig,
+    ceil_div,
+    next_power_of_2,
+    state_blocks,
+)
 from bioaudio_kernels.selective_scan.triton_forward_sweep import forward_sweep_kernel
 from bioaudio_kernels.selective_scan.triton_outputs import output_kernel
 from bioaudio_kernels.selective_scan.triton_reverse_sweep import reverse_sweep_kernel
 from bioaudio_kernels.selective_scan.triton_states import chunk_state_kernel
 
 
-class ScanInputs(NamedTuple):
-    """What the kernels read. Complex numbers are pairs of neighbouring values (real, imaginary)."""
+@dataclass(frozen=True)
+class ScanInputs:
+    """What the kernels read. Complex numbers are pairs of neighbouring values (real, imaginary).
+
+    What several kernels need to know of the tensors is worked out once: Python has to be faster than the GPU.
+    """
 
     x: Tensor
     """(batch, length, d_inner), as are dt and z."""
@@ -38,20 +48,45 @@ class ScanInputs(NamedTuple):
     dt_softplus: bool
     reverse: bool
 
-    @property
+    @cached_property
     def sizes(self) -> tuple[int, int, int, int]:
         """batch, length, d_inner, d_state"""
         batch, length, d_inner = self.x.shape
         return batch, length, d_inner, self.A.shape[1] // self.parts
 
-    @property
+    @cached_property
     def group_size(self) -> int:
         """Channels that share both their B and their C."""
-        groups = (tensor.shape[2] for tensor in (self.B, self.C) if tensor.ndim == 4)
+        groups = [tensor.shape[2] for tensor in (self.B, self.C) if tensor.ndim == 4]
         return self.x.shape[2] // max(groups, default=1)
 
     def channel_blocks(self, block: int) -> int:
-        return self.x.shape[2] // self.group_size * triton.cdiv(self.group_size, block)
+        return self.x.shape[2] // self.group_size * ceil_div(self.group_size, block)
+
+    @cached_property
+    def x_to_B(self) -> tuple[Any, ...]:
+        """The first arguments of every kernel over time."""
+        x, dt, A, B = self.x, self.dt, self.A, self.B
+        return x, x.stride(), dt, dt.stride(), A, A.stride(), B, _row_strides(B)
+
+    @cached_property
+    def x_to_bias(self) -> tuple[Any, ...]:
+        """The same for kernels that read C too."""
+        return *self.x_to_B, self.C, _row_strides(self.C), self.D, self.z, _strides(self.z), self.dt_bias
+
+    @cached_property
+    def longest_stride(self) -> int:
+        """Of time, in any of the tensors."""
+        return max(_time_stride(t) for t in (self.x, self.dt, self.B, self.C, self.z))
+
+    @cached_property
+    def pack_of_B(self) -> int:
+        """How many values of B a 64-bit load can take; `pack_of_maps` for B and C alike."""
+        return _pack(self, self.B)
+
+    @cached_property
+    def pack_of_maps(self) -> int:
+        return _pack(self, self.B, self.C)
 
 
 def launch_chunk_states(
@@ -60,10 +95,10 @@ def launch_chunk_states(
     """Fill states (chunks, d_state * parts, d_inner) and sigma (chunks, d_inner), but a sequence's last."""
     _, length, d_inner, d_state = inputs.sizes
     n_blocks, _ = state_blocks(d_state, inputs.parts)
-    constants = _constants(inputs, config, inputs.B)
+    constants = _constants(inputs, config, inputs.pack_of_B)
     constants["num_warps"] = config.block // 32  # one channel a lane: what waits least where chunks are few
     chunk_state_kernel[(inputs.channel_blocks(config.block) * n_blocks * chunks.count,)](
-        *_x_to_B(inputs), inputs.dt_bias, states, sigma, chunks.table, chunks.per_sequence, chunks.steps,
+        *inputs.x_to_B, inputs.dt_bias, states, sigma, chunks.table, chunks.per_sequence, chunks.steps,
         length, inputs.group_size, d_inner,
         **constants, UNROLL=config.state_unroll,
     )  # fmt: skip
@@ -78,7 +113,7 @@ def launch_chunk_scan(
     `start` is (sequences, d_inner, d_state * parts); `end` (sequences, d_state * parts, d_inner).
     """
     _, _, d_inner, d_state = inputs.sizes
-    chunk_scan_kernel[(triton.cdiv(d_inner, 32) * d_state * chunks.sequences,)](
+    chunk_scan_kernel[(ceil_div(d_inner, 32) * d_state * chunks.sequences,)](
         states, sigma, inputs.A, inputs.A.stride(), start, _strides(start), end, chunks.first,
         chunks.per_sequence, chunk_0, states.shape[0], d_inner,
         N=d_state, PARTS=inputs.parts, BLOCK_D=32, ROWS=16 // inputs.parts, BACKWARDS=backwards,
@@ -95,14 +130,14 @@ def launch_outputs(
     More than one block of states needs `sums`, fp32 and shaped like y.
     """
     _, length, d_inner, d_state = inputs.sizes
-    constants = _constants(inputs, config, inputs.B, inputs.C)
+    constants = _constants(inputs, config, inputs.pack_of_maps)
     constants["num_warps"] = config.output_warps
     if config.block == 64:
         constants["maxnreg"] = 128  # 16 warps fit on a multiprocessor; the assembler left alone takes 140
     n_blocks, _ = state_blocks(d_state, inputs.parts)
     for i in range(n_blocks):
         output_kernel[(inputs.channel_blocks(config.block) * chunks.count,)](
-            *_x_to_bias(inputs), states, y, y.stride(), final_state, sums,
+            *inputs.x_to_bias, states, y, y.stride(), final_state, sums,
             chunks.table, i, chunks.per_sequence, chunks.steps, length, inputs.group_size, d_inner,
             **constants, UNROLL=config.output_unroll, FIRST=i == 0, LAST=i == n_blocks - 1,
         )  # fmt: skip
@@ -149,7 +184,7 @@ def launch_forward_sweep(
     s = segment
     _launch_sweep(
         forward_sweep_kernel, inputs, dy, config, s, chunks,
-        *_x_to_bias(inputs), states, dy, dy.stride(), dz, _strides(dz),
+        *inputs.x_to_bias, states, dy, dy.stride(), dz, _strides(dz),
         s.r, s.sums[0], s.dC, s.dA, s.dD, s.adjoint, s.sigma, s.end, s.S,
     )  # fmt: skip
 
@@ -162,7 +197,7 @@ def launch_reverse_sweep(
     s = segment
     _launch_sweep(
         reverse_sweep_kernel, inputs, dy, config, s, chunks,
-        *_x_to_bias(inputs), dy, dy.stride(), s.r, s.adjoint, s.end, s.S,
+        *inputs.x_to_bias, dy, dy.stride(), s.r, s.adjoint, s.end, s.S,
         dx, dx.stride(), ddt, ddt.stride(), s.sums[1], s.sums[2], s.dB, s.dA, s.dbias,
     )  # fmt: skip
 
@@ -173,10 +208,10 @@ def _launch_sweep(
 ) -> None:  # fmt: skip
     _, length, d_inner, d_state = inputs.sizes
     n_blocks, states = state_blocks(d_state, inputs.parts)
-    constants = _constants(inputs, config, inputs.B, inputs.C)
-    constants |= {"COUNT": triton.next_power_of_2(states * inputs.parts), "SUB": config.sub}
+    constants = _constants(inputs, config, inputs.pack_of_maps)
+    constants |= {"COUNT": next_power_of_2(states * inputs.parts), "SUB": config.sub}
     constants["ADJOINT"] = chunks.per_sequence != 1
-    constants["WIDE"] |= _is_wide(chunks.steps, dy)
+    constants["WIDE"] |= _is_wide(chunks.steps, _time_stride(dy))
     count = segment.dA.shape[0]
     for i in range(n_blocks):
         kernel[(inputs.channel_blocks(config.block) * count,)](
@@ -189,23 +224,13 @@ def launch_sum_rows(inputs: ScanInputs, rows: Tensor, out: Tensor, chunk_0: int,
     """Fill the steps of `out` (batch, length, groups, values) that lie in the chunks of `rows`."""
     blocks, count, steps, values = rows.shape
     groups = out.shape[2]
-    columns = triton.next_power_of_2(values)
-    tile = max(1, min(triton.next_power_of_2(steps), 2048 // columns))
-    sum_rows_kernel[(triton.cdiv(steps, tile) * count, groups)](
+    columns = next_power_of_2(values)
+    tile = max(1, min(next_power_of_2(steps), 2048 // columns))
+    sum_rows_kernel[(ceil_div(steps, tile) * count, groups)](
         rows, out, out.stride(), chunks.table, chunk_0, count, chunks.per_sequence, steps, inputs.x.shape[1],
         blocks // groups, WIDTH=values, COLUMNS=columns, PARTS=inputs.parts, ROWS=tile,
         REVERSE=inputs.reverse, num_warps=4,
     )  # fmt: skip
-
-
-def _x_to_B(inputs: ScanInputs) -> tuple[Any, ...]:
-    x, dt, A, B = inputs.x, inputs.dt, inputs.A, inputs.B
-    return x, x.stride(), dt, dt.stride(), A, A.stride(), B, _row_strides(B)
-
-
-def _x_to_bias(inputs: ScanInputs) -> tuple[Any, ...]:
-    C, z = inputs.C, inputs.z
-    return *_x_to_B(inputs), C, _row_strides(C), inputs.D, z, _strides(z), inputs.dt_bias
 
 
 def _row_strides(rows: Tensor) -> tuple[int, ...]:
@@ -215,8 +240,8 @@ def _row_strides(rows: Tensor) -> tuple[int, ...]:
     return rows.stride()
 
 
-def _constants(inputs: ScanInputs, config: ScanConfig, *rows: Tensor) -> dict[str, Any]:
-    """Compile-time arguments of every kernel over time; `rows` are those of B and C that it reads."""
+def _constants(inputs: ScanInputs, config: ScanConfig, pack: int) -> dict[str, Any]:
+    """Compile-time arguments of every kernel over time; `pack` is for those of B and C that it reads."""
     _, _, _, d_state = inputs.sizes
     _, states = state_blocks(d_state, inputs.parts)
     return {
@@ -224,29 +249,33 @@ def _constants(inputs: ScanInputs, config: ScanConfig, *rows: Tensor) -> dict[st
         "NB": states,
         "PARTS": inputs.parts,
         "BLOCK_D": config.block,
-        "PACK": _pack(states * inputs.parts, d_state * inputs.parts, [t for t in rows if t.ndim == 4]),
+        "PACK": pack,
         "SOFTPLUS": inputs.dt_softplus,
         "REVERSE": inputs.reverse,
         "EVEN_D": inputs.group_size % config.block == 0,
-        "WIDE": _is_wide(config.chunk, inputs.x, inputs.dt, inputs.B, inputs.C, inputs.z),
+        "WIDE": _is_wide(config.chunk, inputs.longest_stride),
         "num_warps": 1,
         "enable_fp_fusion": True,
     }
 
 
-def _is_wide(steps: int, *tensors: Tensor | None) -> bool:
+def _is_wide(steps: int, stride: int) -> bool:
     """Whether offsets inside one chunk can pass 2^31; those of chunks and batches are always 64 bits wide."""
-    strides = [max(t.stride(1), t.shape[2]) for t in tensors if t is not None and t.ndim > 2]
-    return steps * max(strides) >= 2**31
+    return steps * stride >= 2**31
 
 
-def _pack(values: int, row: int, tensors: list[Tensor]) -> int:
-    """How many values of B or C a 64-bit load can take, given how their rows lie in memory.
+def _time_stride(tensor: Tensor | None) -> int:
+    """At least the width of a row, for buffers of that shape; 0 if absent or constant in time."""
+    return 0 if tensor is None or tensor.ndim == 2 else max(tensor.stride(1), tensor.shape[2])
 
-    A program reads `values` of a row at a time.
-    """
+
+def _pack(inputs: ScanInputs, *maps: Tensor) -> int:
+    """How many values of the maps, B or C, a 64-bit load can take, given how their rows lie in memory."""
+    tensors = [tensor for tensor in maps if tensor.ndim == 4]
     if not tensors:
         return 1
+    row = inputs.A.shape[1]
+    values = state_blocks(inputs.sizes[3], inputs.parts)[1] * inputs.parts  # that a program reads of a row
     per_word = 8 // tensors[0].element_size()
     if row % values or values % per_word:
         return 1

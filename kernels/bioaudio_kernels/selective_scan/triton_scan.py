@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import torch
 from torch import Tensor
 
@@ -65,15 +67,12 @@ def scan_backward(
     dx, ddt = (torch.empty(t.shape, dtype=t.dtype, device=device) for t in (x, dt))
     dz = None if z is None else torch.empty(z.shape, dtype=z.dtype, device=device)
     dB, dC = (_empty_gradient(t) for t in (inputs.B, inputs.C))
-    dA = torch.zeros(inputs.A.shape[1], d_inner, device=device)
-    dD, dbias = (torch.zeros(d_inner, device=device) for _ in range(2))
-    # Kernels differentiate by complex numbers themselves; torch's gradients are the conjugates.
-    conjugate = torch.ones(inputs.A.shape[1], 1, device=device)
-    conjugate[1 :: inputs.parts] = 1 if inputs.parts == 1 else -1
+    carry_shape = chunks.sequences, inputs.A.shape[1], d_inner
     if d_final is None:
-        carry = torch.zeros(chunks.sequences, inputs.A.shape[1], d_inner, device=device)
+        carry = torch.zeros(carry_shape, device=device)
     else:
-        carry = (d_final.to(torch.float32).mT * conjugate).contiguous()
+        carry = _conjugate(torch.empty(carry_shape, device=device).copy_(d_final.mT), inputs)
+    sums = []
     for chunk_0 in reversed(range(0, chunks.count, config.segment)):
         segment = allocate_segment(inputs, chunk_0, min(config.segment, chunks.count - chunk_0), config)
         if chunks.per_sequence == 1:  # a sweep through all of a sequence carries dh itself
@@ -88,13 +87,22 @@ def scan_backward(
             if rows.ndim == 4:
                 launch_sum_rows(inputs, rows, total, chunk_0, chunks)
             else:
-                total += (rows.sum(0) * conjugate).mT
-        dA += segment.dA.sum(0)
-        dD += segment.dD.sum(0)
-        dbias += segment.dbias.sum(0)
+                total += _conjugate(rows.sum(0), inputs).mT
+        sums.append([partial.sum(0) for partial in (segment.dA, segment.dD, segment.dbias)])
+    dA, dD, dbias = (reduce(torch.add, partial) for partial in zip(*sums, strict=True))
     if dz is None:
         dz = x.new_empty(0)
-    return dx, ddt, (dA * conjugate).mT, dB, dC, dD, dz, dbias, (carry * conjugate).mT
+    return dx, ddt, _conjugate(dA, inputs).mT, dB, dC, dD, dz, dbias, _conjugate(carry, inputs).mT
+
+
+def _conjugate(values: Tensor, inputs: ScanInputs) -> Tensor:
+    """Conjugates (..., values, d_inner) in place.
+
+    Kernels differentiate by complex numbers themselves; torch's gradients are the conjugates.
+    """
+    if inputs.parts == 2:
+        values[..., 1::2, :].neg_()
+    return values
 
 
 def _empty_gradient(rows: Tensor) -> Tensor:
