@@ -42,7 +42,8 @@ def selective_scan_triton(
     B, C = with_equal_groups(B, C)
     parts = 2 if A.is_complex() else 1
     if parts == 2:
-        A, B, C, initial_state = (as_pairs(tensor) for tensor in (A, B, C, initial_state))
+        A, B, C = (as_pairs(tensor) for tensor in (A, B, C))
+        initial_state = None if initial_state is None else as_pairs(initial_state)
     if config is None:
         config = _default_config(x, B, C, parts)
     y, final_state, _ = _forward(
@@ -63,10 +64,8 @@ def with_equal_groups(B: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
     return B, C
 
 
-def as_pairs(tensor: Tensor | None) -> Tensor | None:
+def as_pairs(tensor: Tensor) -> Tensor:
     """Complex numbers as neighbouring pairs (real, imaginary) of float32 along the last axis."""
-    if tensor is None:
-        return None
     return torch.view_as_real(tensor.to(torch.complex64).resolve_conj().contiguous()).flatten(-2)
 
 
