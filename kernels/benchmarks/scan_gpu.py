@@ -35,7 +35,7 @@ from torch import Tensor
 SHAPES = [(1, 512, 2**20), (1, 256, 2**20), (8, 1536, 8192), (32, 128, 16384), (64, 1024, 2048)]
 CHUNKS = (256, 512, 1024)
 KERNELS = ("states", "scan", "outputs", "forward sweep", "adjoint scan", "reverse sweep", "sums")
-INSTRUCTIONS = {"states": 265, "outputs": 327, "forward sweep": 684, "reverse sweep": 620}
+INSTRUCTIONS = {"states": 222, "outputs": 327, "forward sweep": 684, "reverse sweep": 620}
 """Issued in a step of 64 channels: Triton 3.6, sm_90, 16 states, bf16, z + D + bias + softplus."""
 EXPONENTIALS = {"states": 17, "outputs": 19, "forward sweep": 19, "reverse sweep": 20}
 """In a step of one channel; reciprocal square roots count, since they run on the same units."""
@@ -67,11 +67,11 @@ def scan_kernels(arguments: dict[str, Any], chunk: int | None = None) -> tuple[d
     chunks = cut_into_chunks(batch, length, config.chunk, arguments["cu_seqlens"], inputs.reverse, device)
     y, dy, dz, dx, ddt = (torch.randn(x.shape, device=device, dtype=x.dtype) for _ in range(5))
     scratch = torch.empty_like(y, dtype=torch.float32) if state_blocks(n, parts)[0] > 1 else None
-    states, zeros = torch.zeros(2, chunks.count, n * parts, d, device=device)
-    sigma = torch.zeros(chunks.count, d, device=device)
+    states, zeros = torch.zeros(2, chunks.total, n * parts, d, device=device)
+    sigma = torch.zeros(chunks.total, d, device=device)
     final, carry = torch.zeros(2, chunks.sequences, n * parts, d, device=device)
     dB, dC = (torch.empty(t.shape, device=device, dtype=t.dtype) for t in (inputs.B, inputs.C))
-    s = allocate_segment(inputs, 0, min(config.segment, chunks.count), config)
+    s = allocate_segment(inputs, 0, min(config.segment, chunks.total), config)
     count = s.dA.shape[0]
 
     def sum_partial() -> None:
@@ -103,7 +103,7 @@ def scan_kernels(arguments: dict[str, Any], chunk: int | None = None) -> tuple[d
     ]  # fmt: skip
     kernels = {}
     for name, (run, whole, part) in zip(KERNELS, runs, strict=True):
-        segments = chunks.count / count if part else 1.0
+        segments = chunks.total / count if part else 1.0
         size = sum(t.nbytes for t in whole) + sum(t.nbytes for t in part) * segments
         kernels[name] = Kernel(run, segments, size / 1e9)
     return kernels, config.chunk

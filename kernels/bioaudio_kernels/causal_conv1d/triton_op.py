@@ -151,6 +151,7 @@ def _constants(x: Tensor, weight: Tensor, config: ConvConfig) -> dict[str, Any]:
 
 
 def contiguous(tensor: Tensor | None) -> Tensor | None:
+    """The tensor in one piece of memory; None stays None."""
     return None if tensor is None else tensor.contiguous()
 
 

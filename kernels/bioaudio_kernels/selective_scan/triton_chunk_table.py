@@ -15,7 +15,7 @@ class Chunks(NamedTuple):
 
     steps: int
     """Of a chunk; the last of a sequence may have fewer."""
-    count: int
+    total: int
     """Of all sequences together; of packed ones an upper bound, and those past the real number are empty."""
     sequences: int
     per_sequence: int

@@ -19,7 +19,7 @@ class ScanConfig(NamedTuple):
     sub: int
     """Steps between states that the backward pass stores; rounding errors of dt's gradient grow with it."""
     block: int
-    """Channels of a program, which is one warp (two in `chunk_state_kernel`); a multiple of 32."""
+    """Channels of a program, which is one warp; a multiple of 32."""
     state_unroll: int
     """Steps whose loads `chunk_state_kernel` issues together."""
     output_unroll: int
@@ -33,7 +33,7 @@ def choose_config(batch: int, length: int, d_inner: int, group_size: int, *, pla
 
     An H100 holds 2112 programs of the forward pass at a time, and 1056 of the backward pass. Where the
     channels fill it, a short sequence is one chunk, whose states need not be handed on. Elsewhere chunks are
-    the longest, from 64 to 1024 steps, that leave 2048 programs. A segment of the backward pass has at most
+    the longest, from 64 to 512 steps, that leave 2048 programs. A segment of the backward pass has at most
     2^27 elements. What is not `plain`, complex states or maps that are constant in time, takes more registers
     for each channel.
     """
@@ -43,7 +43,7 @@ def choose_config(batch: int, length: int, d_inner: int, group_size: int, *, pla
     if programs_per_chunk >= 1024 and length <= 2048:
         chunk *= -(-length // chunk)
     else:
-        while chunk < 1024 and programs_per_chunk * -(-length // (2 * chunk)) >= 2048:
+        while chunk < 512 and programs_per_chunk * -(-length // (2 * chunk)) >= 2048:
             chunk *= 2
     programs = programs_per_chunk * -(-length // chunk)
     return ScanConfig(
@@ -69,4 +69,5 @@ def ceil_div(a: int, b: int) -> int:
 
 
 def next_power_of_2(n: int) -> int:
+    """The least power of two that is not below n."""
     return 1 << (n - 1).bit_length()

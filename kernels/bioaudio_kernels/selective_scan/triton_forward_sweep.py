@@ -64,6 +64,7 @@ from bioaudio_kernels.triton_jit import jit
 
 @jit
 def fetch_forward(t, x, dt, dy, z, mask):
+    """x, dt, dy and z of a step, as they lie in memory."""
     gate = ()
     if len(z) > 0:
         gate = (fetch_lanes(z, t, mask),)
@@ -72,6 +73,7 @@ def fetch_forward(t, x, dt, dy, z, mask):
 
 @jit
 def fetch_rows(t, B, C, s_B, s_C, n_valid, COUNT: tl.constexpr, PACK: tl.constexpr, MASK_N: tl.constexpr):
+    """The rows of B and C of a step, as they lie in memory."""
     row_B = ()
     row_C = ()
     if len(B) > 0:

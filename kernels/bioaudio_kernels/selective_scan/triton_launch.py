@@ -96,8 +96,7 @@ def launch_chunk_states(
     _, length, d_inner, d_state = inputs.sizes
     n_blocks, _ = state_blocks(d_state, inputs.parts)
     constants = _constants(inputs, config, inputs.pack_of_B)
-    constants["num_warps"] = config.block // 32  # one channel a lane: what waits least where chunks are few
-    chunk_state_kernel[(inputs.channel_blocks(config.block) * n_blocks * chunks.count,)](
+    chunk_state_kernel[(inputs.channel_blocks(config.block) * n_blocks * chunks.total,)](
         *inputs.x_to_B, inputs.dt_bias, states, sigma, chunks.table, chunks.per_sequence, chunks.steps,
         length, inputs.group_size, d_inner,
         **constants, UNROLL=config.state_unroll,
@@ -136,7 +135,7 @@ def launch_outputs(
         constants["maxnreg"] = 128  # 16 warps fit on a multiprocessor; the assembler left alone takes 140
     n_blocks, _ = state_blocks(d_state, inputs.parts)
     for i in range(n_blocks):
-        output_kernel[(inputs.channel_blocks(config.block) * chunks.count,)](
+        output_kernel[(inputs.channel_blocks(config.block) * chunks.total,)](
             *inputs.x_to_bias, states, y, y.stride(), final_state, sums,
             chunks.table, i, chunks.per_sequence, chunks.steps, length, inputs.group_size, d_inner,
             **constants, UNROLL=config.output_unroll, FIRST=i == 0, LAST=i == n_blocks - 1,

@@ -118,6 +118,7 @@ def rate_product(rate, a):
 
 @jit
 def number_sum(a, b):
+    """a + b."""
     if len(a) == 1:
         return (a[0] + b[0],)
     else:
@@ -126,6 +127,7 @@ def number_sum(a, b):
 
 @jit
 def number_product(a, b):
+    """a b."""
     if len(a) == 1:
         return (a[0] * b[0],)
     else:

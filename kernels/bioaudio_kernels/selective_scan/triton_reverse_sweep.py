@@ -49,6 +49,7 @@ from bioaudio_kernels.triton_jit import jit
 
 @jit
 def fetch_reverse(t, x, dt, dy, z, r, mask):
+    """x, dt, dy, z and r of a step, as they lie in memory."""
     gate = ()
     sums = ()
     if len(z) > 0:

@@ -35,8 +35,8 @@ def scan_forward(
     # Channels are neighbours in memory, as in every kernel; the view has the public order.
     values = inputs.A.shape[1]
     final_state = torch.empty(chunks.sequences, values, d_inner, device=device, dtype=torch.float32)
-    states = torch.empty(chunks.count, values, d_inner, device=device, dtype=torch.float32)
-    sigma = torch.empty(chunks.count, d_inner, device=device, dtype=torch.float32)
+    states = torch.empty(chunks.total, values, d_inner, device=device, dtype=torch.float32)
+    sigma = torch.empty(chunks.total, d_inner, device=device, dtype=torch.float32)
     if chunks.per_sequence != 1:
         launch_chunk_states(inputs, states, sigma, chunks, config)
     launch_chunk_scan(states, sigma, inputs, inputs.initial_state, None, chunks, backwards=False)
@@ -73,8 +73,8 @@ def scan_backward(
     else:
         carry = _conjugate(torch.empty(carry_shape, device=device).copy_(d_final.mT), inputs)
     sums = []
-    for chunk_0 in reversed(range(0, chunks.count, config.segment)):
-        segment = allocate_segment(inputs, chunk_0, min(config.segment, chunks.count - chunk_0), config)
+    for chunk_0 in reversed(range(0, chunks.total, config.segment)):
+        segment = allocate_segment(inputs, chunk_0, min(config.segment, chunks.total - chunk_0), config)
         if chunks.per_sequence == 1:  # a sweep through all of a sequence carries dh itself
             segment = segment._replace(adjoint=carry[chunk_0 : chunk_0 + segment.dA.shape[0]])
         launch_forward_sweep(inputs, states, dy, dz, segment, chunks, config)

@@ -115,14 +115,12 @@ def chunk_state_kernel(
     streams = (x, dt, B)
     sink = tl.zeros([32], tl.float32)
     touched = touch(streams, 0, steps)
-    ahead = fetch_states(tl.cast(0, INT), x, dt, B, mask, s_B, n_valid, UNROLL, COUNT, PACK, MASK_N)
     for t in range(0, chunk, UNROLL):
         if due(t):
             sink = absorb(sink, touched)
             touched = touch(streams, tl.cast(t, INT) + TOUCHED, steps)
-        now = ready_states(ahead, bias, SOFTPLUS)
-        after = tl.cast(tl.minimum(t + UNROLL, chunk - UNROLL), INT)
-        ahead = fetch_states(after, x, dt, B, mask, s_B, n_valid, UNROLL, COUNT, PACK, MASK_N)
+        now = fetch_states(tl.cast(t, INT), x, dt, B, mask, s_B, n_valid, UNROLL, COUNT, PACK, MASK_N)
+        now = ready_states(now, bias, SOFTPLUS)
         for u in tl.static_range(UNROLL):
             sigma += now[u][0]
             if len(s_B) > 2:
