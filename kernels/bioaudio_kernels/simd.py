@@ -45,11 +45,13 @@ class _LanesModel(models.PrimitiveModel):
         super().__init__(dmm, fe_type, _FLOATS)
 
 
+_register: Any = infer_global
+
+
 def _define_operator(symbol: Callable[..., Any], instruction: str) -> None:
     pairs = [(_lanes, _lanes), (_lanes, types.float32), (types.float32, _lanes)]
     cases = [signature(_lanes, *pair) for pair in pairs]
-    register: Any = infer_global
-    register(symbol)(type("_LanesTemplate", (ConcreteTemplate,), {"cases": cases}))
+    _register(symbol)(type("_LanesTemplate", (ConcreteTemplate,), {"cases": cases}))
 
     def lower(context: Any, builder: Any, signature: Any, operands: Any) -> Any:
         first, second = (_spread(builder, operand) for operand in operands)
@@ -76,7 +78,9 @@ for _symbol, _instruction in (
     _define_operator(_symbol, _instruction)
 
 
-infer_global(operator.neg)(type("_NegTemplate", (ConcreteTemplate,), {"cases": [signature(_lanes, _lanes)]}))
+@_register(operator.neg)
+class _Negation(ConcreteTemplate):
+    cases = [signature(_lanes, _lanes)]  # noqa: RUF012  (numba reads it from the class)
 
 
 @lower_builtin(operator.neg, _lanes)
