@@ -36,7 +36,6 @@ from tolerances import GRADIENT_RTOL, OUTPUT_RTOL, relative_error
 SHAPES = [(1, 512, 2**20), (8, 1536, 8192), (32, 128, 16384), (64, 1024, 2048)]
 CHANGES: list[dict[str, int]] = [
     {},
-    {"registers": 144},
     {"unroll": 2},
     {"unroll": 8},
     {"block": 64},

@@ -273,8 +273,7 @@ def test_convolution_streams_through_registers(
     arguments = {
         k: v.replace("bf16", element) if isinstance(v, str) else v for k, v in CONV_ARGUMENTS.items()
     } | {"p_cu": "*i32" if packed else None}
-    registers = config.registers if name == "backward" else None
-    compiled = compile_kernel(kernel, arguments, constants, architecture, registers)
+    compiled = compile_kernel(kernel, arguments, constants, architecture)
     code = disassemble(compiled, tmp_path)
     assert not code.traffic
     assert code.loop["SHFL"] == 0

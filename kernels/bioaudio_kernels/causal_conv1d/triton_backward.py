@@ -27,8 +27,8 @@ from bioaudio_kernels.causal_conv1d.triton_rows import (
     some_lanes,
     unpack,
 )
-from bioaudio_kernels.selective_scan.triton_math import lane_mask, load_lanes, sigmoid
 from bioaudio_kernels.triton_jit import jit
+from bioaudio_kernels.triton_vectors import lane_mask, load_lanes, sigmoid
 
 
 @jit

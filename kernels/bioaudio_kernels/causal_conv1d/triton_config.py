@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from bioaudio_kernels.integers import ceil_div
+
 MAX_WIDTH = 16
 """Taps that the kernels hold in registers."""
 PROGRAMS = 6144
@@ -21,8 +23,6 @@ class ConvConfig(NamedTuple):
     """Channels of a program, a multiple of 32: 256 bytes of a row, fewer for wide filters."""
     unroll: int
     """Steps whose inputs are loaded together, while those before them are computed."""
-    registers: int | None
-    """Most registers of a lane in the backward pass; None: the compiler's choice."""
 
 
 def choose_config(batch: int, length: int, channels: int, width: int, element_size: int) -> ConvConfig:
@@ -35,12 +35,7 @@ def choose_config(batch: int, length: int, channels: int, width: int, element_si
     chunk = 64
     while chunk < 512 and programs_per_chunk * ceil_div(length, 2 * chunk) >= PROGRAMS:
         chunk *= 2
-    return ConvConfig(chunk=chunk, block=block, unroll=4 if width <= 8 else 2, registers=None)
-
-
-def ceil_div(a: int, b: int) -> int:
-    """a / b rounded up; `triton.cdiv`, made for kernels too, takes some microseconds."""
-    return -(-a // b)
+    return ConvConfig(chunk=chunk, block=block, unroll=4 if width <= 8 else 2)
 
 
 def pack_of(config: ConvConfig, *tensors: Tensor) -> int:

@@ -10,15 +10,10 @@ from torch import Tensor
 
 from bioaudio_kernels.causal_conv1d.reference import causal_conv1d_reference
 from bioaudio_kernels.causal_conv1d.triton_backward import backward_kernel
-from bioaudio_kernels.causal_conv1d.triton_config import (
-    MAX_WIDTH,
-    ConvConfig,
-    ceil_div,
-    choose_config,
-    pack_of,
-)
+from bioaudio_kernels.causal_conv1d.triton_config import MAX_WIDTH, ConvConfig, choose_config, pack_of
 from bioaudio_kernels.causal_conv1d.triton_forward import forward_kernel
 from bioaudio_kernels.differentiable import register_autograd
+from bioaudio_kernels.integers import ceil_div
 
 
 def causal_conv1d_triton(
@@ -89,7 +84,7 @@ def _(dy, d_final, x, weight, bias, initial_state, cu_seqlens, silu):
             contiguous(cu_seqlens), dy, dy.stride(), d_final, _strides(d_final), dx, d_params,
             None if initial_state is None else d_initial,
             _sequences(x, cu_seqlens), x.shape[1], config.chunk, channels,
-            SILU=silu, PACK=pack_of(config, x, dy), maxnreg=config.registers, **_constants(x, weight, config),
+            SILU=silu, PACK=pack_of(config, x, dy), **_constants(x, weight, config),
         )  # fmt: skip
     return dx, d_params.sum(0), d_initial
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import triton.language as tl
 
-from bioaudio_kernels.selective_scan.triton_math import lane_mask, load_lanes, sigmoid
 from bioaudio_kernels.triton_jit import jit
+from bioaudio_kernels.triton_vectors import lane_mask, load_lanes, sigmoid
 
 
 @jit

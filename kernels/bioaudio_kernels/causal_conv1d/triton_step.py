@@ -9,9 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bioaudio_kernels.causal_conv1d.reference import causal_conv1d_step_reference
-from bioaudio_kernels.causal_conv1d.triton_config import MAX_WIDTH, ceil_div
+from bioaudio_kernels.causal_conv1d.triton_config import MAX_WIDTH
 from bioaudio_kernels.causal_conv1d.triton_forward import step_kernel
 from bioaudio_kernels.causal_conv1d.triton_op import _backward, contiguous
+from bioaudio_kernels.integers import ceil_div
 
 BLOCK = 128
 """Channels of a program, which is one warp."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 import triton.language as tl
 
 from bioaudio_kernels.causal_conv1d.triton_rows import activate, push
-from bioaudio_kernels.selective_scan.triton_math import load_lanes
 from bioaudio_kernels.triton_jit import jit
+from bioaudio_kernels.triton_vectors import load_lanes
 
 
 @jit(do_not_specialize=["length"])

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bioaudio_kernels.selective_scan.triton_config import ceil_div
+from bioaudio_kernels.integers import ceil_div
 
 
 class Chunks(NamedTuple):

@@ -7,13 +7,9 @@ from __future__ import annotations
 import triton.language as tl
 
 from bioaudio_kernels.selective_scan.triton_lanes import load_numbers, load_rates, locate_chunk
-from bioaudio_kernels.selective_scan.triton_math import (
-    load_lanes,
-    number_decay,
-    number_product,
-    number_sum,
-)
+from bioaudio_kernels.selective_scan.triton_math import number_decay, number_product, number_sum
 from bioaudio_kernels.triton_jit import jit
+from bioaudio_kernels.triton_vectors import load_lanes
 
 
 @jit(do_not_specialize=["n_chunks", "chunk_0", "chunks"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from bioaudio_kernels.integers import ceil_div
+
 MAX_VALUES = 16
 """Values of one channel's states (two for a complex one) that a program holds in registers; more take several
 programs or launches."""
@@ -38,14 +40,14 @@ def choose_config(batch: int, length: int, d_inner: int, group_size: int, *, pla
     for each channel.
     """
     block = 64 if group_size > 32 and plain else 32
-    programs_per_chunk = batch * (d_inner // group_size) * -(-group_size // block)
+    programs_per_chunk = batch * (d_inner // group_size) * ceil_div(group_size, block)
     chunk = 64
     if programs_per_chunk >= 1024 and length <= 2048:
-        chunk *= -(-length // chunk)
+        chunk *= ceil_div(length, chunk)
     else:
-        while chunk < 512 and programs_per_chunk * -(-length // (2 * chunk)) >= 2048:
+        while chunk < 512 and programs_per_chunk * ceil_div(length, 2 * chunk) >= 2048:
             chunk *= 2
-    programs = programs_per_chunk * -(-length // chunk)
+    programs = programs_per_chunk * ceil_div(length, chunk)
     return ScanConfig(
         chunk=chunk,
         segment=max(1, 2**27 // (d_inner * chunk)),
@@ -61,13 +63,3 @@ def state_blocks(d_state: int, parts: int) -> tuple[int, int]:
     """How many blocks of states, and how many states in each; a state has 1 or 2 parts."""
     n_blocks = ceil_div(d_state * parts, MAX_VALUES)
     return n_blocks, ceil_div(d_state, n_blocks)
-
-
-def ceil_div(a: int, b: int) -> int:
-    """a / b rounded up; `triton.cdiv`, made for kernels too, takes some microseconds."""
-    return -(-a // b)
-
-
-def next_power_of_2(n: int) -> int:
-    """The least power of two that is not below n."""
-    return 1 << (n - 1).bit_length()

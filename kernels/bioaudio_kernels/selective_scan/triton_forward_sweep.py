@@ -48,18 +48,16 @@ from bioaudio_kernels.selective_scan.triton_lanes import (
 )
 from bioaudio_kernels.selective_scan.triton_math import (
     LN_2,
-    lane_mask,
-    load_lanes,
     number_decay,
     number_product,
     number_sum,
     rate_product,
     scaled,
-    sigmoid,
     step_size,
     sum_over_channels,
 )
 from bioaudio_kernels.triton_jit import jit
+from bioaudio_kernels.triton_vectors import lane_mask, load_lanes, sigmoid
 
 
 @jit

@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import triton.language as tl
 
-from bioaudio_kernels.selective_scan.triton_math import LOG2_E, TURNS, load_lanes
+from bioaudio_kernels.selective_scan.triton_math import TURNS
 from bioaudio_kernels.triton_jit import jit
+from bioaudio_kernels.triton_vectors import LOG2_E, load_lanes
 
 TOUCHED = tl.constexpr(8)
 """Rows that one touch brings in, by four lanes each."""

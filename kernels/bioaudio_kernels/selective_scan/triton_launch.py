@@ -8,14 +8,10 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from bioaudio_kernels.integers import ceil_div, next_power_of_2
 from bioaudio_kernels.selective_scan.triton_chunk_table import Chunks
 from bioaudio_kernels.selective_scan.triton_chunks import chunk_scan_kernel, sum_rows_kernel
-from bioaudio_kernels.selective_scan.triton_config import (
-    ScanConfig,
-    ceil_div,
-    next_power_of_2,
-    state_blocks,
-)
+from bioaudio_kernels.selective_scan.triton_config import ScanConfig, state_blocks
 from bioaudio_kernels.selective_scan.triton_forward_sweep import forward_sweep_kernel
 from bioaudio_kernels.selective_scan.triton_outputs import output_kernel
 from bioaudio_kernels.selective_scan.triton_reverse_sweep import reverse_sweep_kernel

@@ -14,8 +14,8 @@ from __future__ import annotations
 import triton.language as tl
 
 from bioaudio_kernels.triton_jit import jit
+from bioaudio_kernels.triton_vectors import LOG2_E
 
-LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
 TURNS = tl.constexpr(0.15915494309189535)  # of a radian: 1 / (2 pi)
 RADIANS_OVER_LN_2 = tl.constexpr(9.064720283654388)  # of a turn: 2 pi / ln 2
@@ -46,19 +46,6 @@ def softplus_from(x, e):
 
 
 @jit
-def reciprocal(x):
-    """1 / x for x >= 1, from the hardware's rsqrt: a division would check for ranges that do not occur."""
-    root = tl.math.rsqrt(x)
-    return root * root
-
-
-@jit
-def sigmoid(x):
-    """1 / (1 + exp(-x)), two special-function instructions."""
-    return reciprocal(1.0 + tl.exp2(x * -LOG2_E))
-
-
-@jit
 def step_size(raw, SOFTPLUS: tl.constexpr):
     """dt from its raw value, bias already added."""
     return softplus_from(raw, exp_minus_abs(raw)) if SOFTPLUS else raw
@@ -82,18 +69,6 @@ def cos_sin_of_turns(turns):
     odd = half - 2.0 * tl.floor(0.5 * half)
     sign = 1.0 - 2.0 * odd
     return c * sign, p * r * sign
-
-
-@jit
-def lane_mask(lanes, end, EVEN: tl.constexpr):
-    """Which lanes exist; if all do, a constant, which the compiler drops from loads and stores."""
-    return tl.full(lanes.shape, True, tl.int1) if EVEN else lanes < end
-
-
-@jit
-def load_lanes(p, mask):
-    """A vector over channels as fp32; 0 where the mask is false."""
-    return tl.load(p, mask=mask, other=0.0).to(tl.float32)
 
 
 @jit

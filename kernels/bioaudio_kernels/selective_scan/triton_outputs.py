@@ -28,15 +28,9 @@ from bioaudio_kernels.selective_scan.triton_lanes import (
     touch,
     unpack_row,
 )
-from bioaudio_kernels.selective_scan.triton_math import (
-    advance,
-    lane_mask,
-    load_lanes,
-    product_real,
-    sigmoid,
-    step_size,
-)
+from bioaudio_kernels.selective_scan.triton_math import advance, product_real, step_size
 from bioaudio_kernels.triton_jit import jit
+from bioaudio_kernels.triton_vectors import lane_mask, load_lanes, sigmoid
 
 
 @jit

@@ -32,19 +32,16 @@ from bioaudio_kernels.selective_scan.triton_lanes import (
 from bioaudio_kernels.selective_scan.triton_math import (
     LN_2,
     exp_minus_abs,
-    lane_mask,
-    load_lanes,
     number_decay,
     number_product,
     number_sum,
     rate_product,
-    reciprocal,
     scaled,
-    sigmoid,
     softplus_from,
     sum_over_channels,
 )
 from bioaudio_kernels.triton_jit import jit
+from bioaudio_kernels.triton_vectors import lane_mask, load_lanes, reciprocal, sigmoid
 
 
 @jit

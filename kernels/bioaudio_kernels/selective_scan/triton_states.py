@@ -37,13 +37,9 @@ from bioaudio_kernels.selective_scan.triton_lanes import (
     touch,
     unpack_row,
 )
-from bioaudio_kernels.selective_scan.triton_math import (
-    advance,
-    lane_mask,
-    load_lanes,
-    step_size,
-)
+from bioaudio_kernels.selective_scan.triton_math import advance, step_size
 from bioaudio_kernels.triton_jit import jit
+from bioaudio_kernels.triton_vectors import lane_mask, load_lanes
 
 
 @jit

@@ -11,18 +11,16 @@ from __future__ import annotations
 import triton.language as tl
 
 from bioaudio_kernels.selective_scan.triton_math import (
-    LOG2_E,
     TURNS,
-    load_lanes,
     number_decay,
     number_product,
     number_sum,
     product_real,
     scaled,
-    sigmoid,
     step_size,
 )
 from bioaudio_kernels.triton_jit import jit
+from bioaudio_kernels.triton_vectors import LOG2_E, load_lanes, sigmoid
 
 
 @jit
