@@ -54,7 +54,8 @@ from bioaudio_kernels.selective_scan.triton_math import (
     rate_product,
     scaled,
     step_size,
-    sum_over_channels,
+    sum_in_lanes,
+    sum_over_lanes,
 )
 from bioaudio_kernels.triton_jit import jit
 from bioaudio_kernels.triton_vectors import lane_mask, load_lanes, sigmoid
@@ -188,8 +189,11 @@ def forward_sweep_kernel(
             S += dt_t
             g2 = g * PARTS
             gS = g2 * S
+            # Odd states have sums of their own: a chain of dependent additions half as long.
             y = zeros
             r = zeros
+            y_odd = zeros
+            r_odd = zeros
             new_h = ()
             new_product = ()
             new_adjoint = ()
@@ -199,8 +203,12 @@ def forward_sweep_kernel(
                 a = number_decay(dt_t, rates[n])
                 new_h = new_h + (number_sum(number_product(a, h[n]), scaled(dtx, B_t[n])),)
                 Ch = number_product(C_t[n], new_h[n])
-                y += Ch[0]
-                r += rate_product(rates[n], Ch)
+                if n % 2 == 0:
+                    y += Ch[0]
+                    r += rate_product(rates[n], Ch)
+                else:
+                    y_odd += Ch[0]
+                    r_odd += rate_product(rates[n], Ch)
                 new_dA = new_dA + (number_sum(dA[n], scaled(gS, Ch)),)
                 if ADJOINT:
                     new_product = new_product + (number_product(product[n], a),)
@@ -209,7 +217,7 @@ def forward_sweep_kernel(
                 if len(s_C) == 2:
                     dC = dC + (number_sum(dC_sum[n], scaled(g2, new_h[n])),)
                 else:
-                    dC = dC + scaled(g2, new_h[n])
+                    dC = dC + sum_in_lanes(scaled(g2, new_h[n]), BLOCK_D)
             h = new_h
             if ADJOINT:
                 product = new_product
@@ -218,9 +226,9 @@ def forward_sweep_kernel(
             if len(s_C) == 2:
                 dC_sum = dC
             else:
-                tl.store(row + t * (N * PARTS), sum_over_channels(dC, COUNT, BLOCK_D), mask=row_mask)
-            r = r * g2 * LN_2
-            y = y * PARTS
+                tl.store(row + t * (N * PARTS), sum_over_lanes(dC, COUNT), mask=row_mask)
+            r = (r + r_odd) * g2 * LN_2
+            y = (y + y_odd) * PARTS
             if FIRST:
                 dD += g * x_t
                 y += skip * x_t

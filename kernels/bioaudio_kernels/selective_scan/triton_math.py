@@ -14,7 +14,7 @@ from __future__ import annotations
 import triton.language as tl
 
 from bioaudio_kernels.triton_jit import jit
-from bioaudio_kernels.triton_vectors import LOG2_E
+from bioaudio_kernels.triton_vectors import LOG2_E, from_partner
 
 LN_2 = tl.constexpr(0.6931471805599453)
 TURNS = tl.constexpr(0.15915494309189535)  # of a radian: 1 / (2 pi)
@@ -134,29 +134,34 @@ def advance(h, dt, dtx, B, rates):
 
 
 @jit
-def sum_over_channels(values, COUNT: tl.constexpr, BLOCK_D: tl.constexpr):
-    """The sum over channels of each of a tuple of vectors: lane i of 32 ends with that of vector i % COUNT.
+def sum_in_lanes(number, BLOCK_D: tl.constexpr):
+    """Of each vector of a number, the sum over the channels of each lane; BLOCK_D is a multiple of 32."""
+    sums = ()
+    for part in tl.static_range(len(number)):
+        sums = sums + (tl.sum(tl.reshape(number[part], [32, BLOCK_D // 32]), 1),)
+    return sums
 
-    COUNT is their number rounded up to a power of two, at most 32; BLOCK_D is a multiple of 32. A butterfly
-    in which each exchange also halves the number of vectors: of a pair, a lane sends the one that its partner
-    keeps. That takes COUNT - 1 exchanges, and one more per doubling from COUNT to 32, instead of 5 * COUNT.
+
+@jit
+def sum_over_lanes(kept, COUNT: tl.constexpr):
+    """The sum over 32 lanes of each of a tuple of vectors: lane i ends with that of vector i % COUNT.
+
+    COUNT is their number rounded up to a power of two, at most 32. A butterfly in which each exchange also
+    halves the number of vectors: of a pair, a lane sends the one that its partner keeps. That takes COUNT - 1
+    exchanges, and one more per doubling from COUNT to 32, instead of 5 * COUNT.
     """
     lane = tl.arange(0, 32)
-    kept = ()
-    for n in tl.static_range(len(values)):
-        kept = kept + (tl.sum(tl.reshape(values[n], [32, BLOCK_D // 32]), 1),)
-    for _ in tl.static_range(len(values), COUNT):
+    for _ in tl.static_range(len(kept), COUNT):
         kept = kept + (tl.zeros([32], tl.float32),)
     for level in tl.static_range(5):
-        partner = lane ^ (1 << level)
         if COUNT >> level > 1:
             upper = (lane & (1 << level)) != 0
             halved = ()
             for i in tl.static_range(COUNT >> (level + 1)):
                 keep = tl.where(upper, kept[2 * i + 1], kept[2 * i])
                 send = tl.where(upper, kept[2 * i], kept[2 * i + 1])
-                halved = halved + (keep + tl.gather(send, partner, 0),)
+                halved = halved + (keep + from_partner(send, 1 << level),)
             kept = halved
         else:
-            kept = (kept[0] + tl.gather(kept[0], partner, 0),)
+            kept = (kept[0] + from_partner(kept[0], 1 << level),)
     return kept[0]

@@ -160,13 +160,13 @@ def output_kernel(
     sink = tl.zeros([32], tl.float32)
     touched = touch(streams, 0, steps)
     for t in range(0, whole, UNROLL):
-        if due(t):
-            sink = absorb(sink, touched)
-            touched = touch(streams, tl.cast(t, INT) + TOUCHED, steps)
         now = fetch_outputs(
             tl.cast(t, INT), x, dt, B, C, z, sums, mask, s_B, s_C, n_valid, UNROLL, COUNT, PACK, MASK_N
         )
         now = ready_outputs(now, bias, skip, SOFTPLUS)
+        if due(t):
+            sink = absorb(sink, touched)
+            touched = touch(streams, tl.cast(t, INT) + TOUCHED, steps)
         h = output_steps(tl.cast(t, INT), h, now, out, B_t, C_t, rates, mask, B_TYPE, C_TYPE, PARTS, PACK)
     if UNROLL > 1:
         for t in range(whole, steps):

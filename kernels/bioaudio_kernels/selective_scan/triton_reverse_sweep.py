@@ -38,7 +38,8 @@ from bioaudio_kernels.selective_scan.triton_math import (
     rate_product,
     scaled,
     softplus_from,
-    sum_over_channels,
+    sum_in_lanes,
+    sum_over_lanes,
 )
 from bioaudio_kernels.triton_jit import jit
 from bioaudio_kernels.triton_vectors import lane_mask, load_lanes, reciprocal, sigmoid
@@ -164,19 +165,10 @@ def reverse_sweep_kernel(
         end = tl.minimum((i_sub + 1) * SUB, steps) - 1
         for i in range(0, end + 1 - i_sub * SUB):
             t = tl.cast(end - i, INT)
-            if due(i):
-                sink = absorb(sink, touched)
-                touched = touch(streams, tl.maximum(t - (2 * TOUCHED - 1), 0), steps)
             now = ahead
-            row_B, row_C = rows
             before = tl.maximum(t - 1, 0)
             ahead = fetch_reverse(before, x, dt, dy, z, r, mask)
-            rows = fetch_rows(before, B, C, s_B, s_C, n_valid, VALUES, PACK, MASK_N)
             x_t, dt_t, slope, g, sums = ready_reverse(now, bias, SOFTPLUS)
-            if len(row_B) > 0:
-                B_t = as_numbers(unpack_row(row_B, B_TYPE, PACK), PARTS)
-            if len(row_C) > 0:
-                C_t = as_numbers(unpack_row(row_C, C_TYPE, PACK), PARTS)
             if FIRST:
                 run += sums[0]
             g2 = g * PARTS
@@ -187,6 +179,15 @@ def reverse_sweep_kernel(
             new_dh = ()
             new_dA = ()
             dB = ()
+            if due(i):
+                sink = absorb(sink, touched)
+                touched = touch(streams, tl.maximum(t - (2 * TOUCHED - 1), 0), steps)
+            row_B, row_C = rows
+            rows = fetch_rows(before, B, C, s_B, s_C, n_valid, VALUES, PACK, MASK_N)
+            if len(row_B) > 0:
+                B_t = as_numbers(unpack_row(row_B, B_TYPE, PACK), PARTS)
+            if len(row_C) > 0:
+                C_t = as_numbers(unpack_row(row_C, C_TYPE, PACK), PARTS)
             for n in tl.static_range(NB):
                 whole = number_sum(scaled(g2, C_t[n]), dh[n])
                 Bdh = number_product(B_t[n], whole)
@@ -196,14 +197,14 @@ def reverse_sweep_kernel(
                 if len(s_B) == 2:
                     dB = dB + (number_sum(dB_sum[n], scaled(dtx, whole)),)
                 else:
-                    dB = dB + scaled(dtx, whole)
+                    dB = dB + sum_in_lanes(scaled(dtx, whole), BLOCK_D)
                 new_dh = new_dh + (number_product(number_decay(dt_t, rates[n]), whole),)
             dh = new_dh
             dA = new_dA
             if len(s_B) == 2:
                 dB_sum = dB
             else:
-                tl.store(row + t * (N * PARTS), sum_over_channels(dB, COUNT, BLOCK_D), mask=row_mask)
+                tl.store(row + t * (N * PARTS), sum_over_lanes(dB, COUNT), mask=row_mask)
             S -= dt_t
             run -= dtx * sum_AB * LN_2
             dx_t = dt_t * sum_B

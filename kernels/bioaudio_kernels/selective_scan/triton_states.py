@@ -112,11 +112,11 @@ def chunk_state_kernel(
     sink = tl.zeros([32], tl.float32)
     touched = touch(streams, 0, steps)
     for t in range(0, chunk, UNROLL):
+        now = fetch_states(tl.cast(t, INT), x, dt, B, mask, s_B, n_valid, UNROLL, COUNT, PACK, MASK_N)
+        now = ready_states(now, bias, SOFTPLUS)
         if due(t):
             sink = absorb(sink, touched)
             touched = touch(streams, tl.cast(t, INT) + TOUCHED, steps)
-        now = fetch_states(tl.cast(t, INT), x, dt, B, mask, s_B, n_valid, UNROLL, COUNT, PACK, MASK_N)
-        now = ready_states(now, bias, SOFTPLUS)
         for u in tl.static_range(UNROLL):
             sigma += now[u][0]
             if len(s_B) > 2:
