@@ -179,9 +179,6 @@ def reverse_sweep_kernel(
             new_dh = ()
             new_dA = ()
             dB = ()
-            if due(i):
-                sink = absorb(sink, touched)
-                touched = touch(streams, tl.maximum(t - (2 * TOUCHED - 1), 0), steps)
             row_B, row_C = rows
             rows = fetch_rows(before, B, C, s_B, s_C, n_valid, VALUES, PACK, MASK_N)
             if len(row_B) > 0:
@@ -189,6 +186,10 @@ def reverse_sweep_kernel(
             if len(row_C) > 0:
                 C_t = as_numbers(unpack_row(row_C, C_TYPE, PACK), PARTS)
             for n in tl.static_range(NB):
+                if n == NB // 2:
+                    if due(i):
+                        sink = absorb(sink, touched)
+                        touched = touch(streams, tl.maximum(t - (2 * TOUCHED - 1), 0), steps)
                 whole = number_sum(scaled(g2, C_t[n]), dh[n])
                 Bdh = number_product(B_t[n], whole)
                 sum_B += Bdh[0]
