@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-import triton
 import triton.language as tl
 
 from bioaudio_kernels.triton_jit import jit
 
 LOG2_E = tl.constexpr(1.4426950408889634)
-INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
 
 @jit
@@ -35,18 +33,3 @@ def lane_mask(lanes, end, EVEN: tl.constexpr):
 def load_lanes(p, mask):
     """A vector over channels as fp32; 0 where the mask is false."""
     return tl.load(p, mask=mask, other=0.0).to(tl.float32)
-
-
-@jit
-def from_partner(x, BIT: tl.constexpr):
-    """Of a vector over 32 lanes, what the lane has whose number differs in BIT.
-
-    In assembly, since a `gather` takes the partner's number from a register that the compiler then reads anew
-    at every step. The interpreter knows no assembly.
-    """
-    if INTERPRETED:
-        return tl.gather(x, tl.arange(0, 32) ^ BIT, 0)
-    else:
-        return tl.inline_asm_elementwise(
-            "shfl.sync.bfly.b32 $0, $1, $2, 0x1f, 0xffffffff;", "=f,f,r", [x, BIT], tl.float32, True, 1
-        )

@@ -14,7 +14,7 @@ from __future__ import annotations
 import triton.language as tl
 
 from bioaudio_kernels.triton_jit import jit
-from bioaudio_kernels.triton_vectors import LOG2_E, from_partner
+from bioaudio_kernels.triton_vectors import LOG2_E
 
 LN_2 = tl.constexpr(0.6931471805599453)
 TURNS = tl.constexpr(0.15915494309189535)  # of a radian: 1 / (2 pi)
@@ -154,14 +154,15 @@ def sum_over_lanes(kept, COUNT: tl.constexpr):
     for _ in tl.static_range(len(kept), COUNT):
         kept = kept + (tl.zeros([32], tl.float32),)
     for level in tl.static_range(5):
+        partner = lane ^ (1 << level)
         if COUNT >> level > 1:
             upper = (lane & (1 << level)) != 0
             halved = ()
             for i in tl.static_range(COUNT >> (level + 1)):
                 keep = tl.where(upper, kept[2 * i + 1], kept[2 * i])
                 send = tl.where(upper, kept[2 * i], kept[2 * i + 1])
-                halved = halved + (keep + from_partner(send, 1 << level),)
+                halved = halved + (keep + tl.gather(send, partner, 0),)
             kept = halved
         else:
-            kept = (kept[0] + from_partner(kept[0], 1 << level),)
+            kept = (kept[0] + tl.gather(kept[0], partner, 0),)
     return kept[0]
