@@ -4,12 +4,14 @@ from bioaudio_mamba.backbone import Mamba, ModelState
 from bioaudio_mamba.block import BlockState, MambaBlock
 from bioaudio_mamba.classifier import SequenceClassifier
 from bioaudio_mamba.config import MambaConfig
+from bioaudio_mamba.context import ContextGroup
 from bioaudio_mamba.lm import CausalLM
 from bioaudio_mamba.parameter_groups import count_parameters, optimizer_groups
 
 __all__ = [
     "BlockState",
     "CausalLM",
+    "ContextGroup",
     "Mamba",
     "MambaBlock",
     "MambaConfig",

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import TypeAlias, cast
 
 import torch
-from jaxtyping import Float, Integer
+from bioaudio_kernels import Ranks
+from jaxtyping import Float, Int, Integer
 from torch import Tensor, nn
 
 from bioaudio_mamba import initialisation
@@ -34,10 +35,15 @@ class ResidualLayer(nn.Module):
         self.mixer.reset_parameters(generator)
 
     def forward(
-        self, x: Float[Tensor, "batch length d_model"], state: BlockState | None = None
+        self,
+        x: Float[Tensor, "batch length d_model"],
+        state: BlockState | None = None,
+        *,
+        cu_seqlens: Int[Tensor, " borders"] | None = None,
+        context: Ranks | None = None,
     ) -> tuple[Float[Tensor, "batch length d_model"], BlockState]:
-        """Map a sequence that follows on from `state`, and return the state after it."""
-        y, new_state = self.mixer(self.norm(x), state)
+        """Map a sequence that follows on from `state`, and return the state after it; see `Mamba.forward`."""
+        y, new_state = self.mixer(self.norm(x), state, cu_seqlens=cu_seqlens, context=context)
         return x + y, new_state
 
     def step(
@@ -76,7 +82,12 @@ class Mamba(nn.Module):
         return tuple(layer.mixer.initial_state(batch_size, device) for layer in self._residual_layers())
 
     def forward(
-        self, tokens: Integer[Tensor, "batch length"], state: ModelState | None = None
+        self,
+        tokens: Integer[Tensor, "batch length"],
+        state: ModelState | None = None,
+        *,
+        cu_seqlens: Int[Tensor, " borders"] | None = None,
+        context: Ranks | None = None,
     ) -> tuple[Float[Tensor, "batch length d_model"], ModelState]:
         """Hidden vectors after the final norm, and the state after the last token.
 
@@ -85,16 +96,26 @@ class Mamba(nn.Module):
         Args:
             tokens: ids in [0, vocab_size).
             state: what came before; None is the start of a sequence.
+            cu_seqlens: (n_sequences + 1,) borders, from 0 to length: the single row of `tokens` holds
+                sequences one after another, which know nothing of each other. States have a row for each.
+            context: the ranks that share the sequence, a `ContextGroup`: `tokens` are this rank's shard.
+                `state` and the state returned, and their gradients, are those of the whole sequence and the
+                same on every rank; gradients of parameters are the shard's part. With `cu_seqlens`, borders
+                and states are those of the shard, cut by `bioaudio_kernels.cut_cu_seqlens`: its first
+                sequence is the rest of the rank before's last, even if nothing of it is left.
 
         Raises:
-            ValueError: a token (checked on the CPU only) is not of the vocabulary, or `state` has another
-                number of layers.
+            ValueError: a token (checked on the CPU only) is not of the vocabulary, `state` has another
+                number of layers, `cu_seqlens` holds no borders, or a shard is shorter than a convolution
+                reaches back.
         """
         x = self._embed(tokens)
+        if cu_seqlens is not None:
+            cu_seqlens = cu_seqlens.to(x.device)
         new_state = []
         states = [None] * self.config.n_layer if state is None else self._checked(state)
         for layer, layer_state in zip(self._residual_layers(), states, strict=True):
-            x, layer_state = layer(x, layer_state)
+            x, layer_state = layer(x, layer_state, cu_seqlens=cu_seqlens, context=context)
             new_state.append(layer_state)
         return self.norm_f(x), tuple(new_state)
 

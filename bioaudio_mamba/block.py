@@ -20,12 +20,13 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from bioaudio_kernels import causal_conv1d, causal_conv1d_step, selective_scan, selective_scan_step
-from jaxtyping import Float
+from bioaudio_kernels import Ranks, causal_conv1d, causal_conv1d_step, selective_scan, selective_scan_step
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from bioaudio_mamba import initialisation
 from bioaudio_mamba.config import MambaConfig
+from bioaudio_mamba.context import exchange_tails
 from bioaudio_mamba.layers import DepthwiseConv, Linear
 from bioaudio_mamba.precision import at_least_float32
 
@@ -88,20 +89,37 @@ class MambaBlock(nn.Module):
         return BlockState(conv, torch.zeros(batch_size, d_inner, d_state, dtype=ssm_dtype, device=device))
 
     def forward(
-        self, hidden: Float[Tensor, "batch length d_model"], state: BlockState | None = None
+        self,
+        hidden: Float[Tensor, "batch length d_model"],
+        state: BlockState | None = None,
+        *,
+        cu_seqlens: Int[Tensor, " borders"] | None = None,
+        context: Ranks | None = None,
     ) -> tuple[Float[Tensor, "batch length d_model"], BlockState]:
         """Map a sequence that follows on from `state` (None: the start), and return the state after it.
 
         Gradients flow through both states. The kernels read x, z, B and C as slices of the projections.
+        `cu_seqlens` and `context` are those of `Mamba.forward`.
         """
         backend = self.config.backend
         x, z = self.in_proj(hidden).chunk(2, dim=-1)
         conv_state, ssm_state = (None, None) if state is None else (state.conv.to(x.dtype), state.ssm)
         weight, bias = self.conv1d.weight.squeeze(1), self.conv1d.bias
-        x, conv_state = causal_conv1d(x, weight, bias, conv_state, activation="silu", backend=backend)
+        leaving = None
+        if context is not None and weight.shape[1] > 1:
+            if conv_state is None:
+                sequences = x.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
+                conv_state = x.new_zeros(sequences, weight.shape[1] - 1, x.shape[2])
+            x, conv_state, leaving = exchange_tails(context, x, conv_state, cu_seqlens)
+        x, conv_state = causal_conv1d(
+            x, weight, bias, conv_state, cu_seqlens=cu_seqlens, activation="silu", backend=backend
+        )
+        conv_state = conv_state if leaving is None else leaving
         dt, B, C = self._selection(x)
         A, D, dt_bias = self._ssm_parameters()
-        y, ssm_state = selective_scan(x, dt, A, B, C, D, z, dt_bias, ssm_state, backend=backend)
+        y, ssm_state = selective_scan(
+            x, dt, A, B, C, D, z, dt_bias, ssm_state, cu_seqlens=cu_seqlens, backend=backend, ranks=context
+        )
         return self.out_proj(y), BlockState(conv_state, ssm_state)
 
     def step(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Integer
+from bioaudio_kernels import Ranks
+from jaxtyping import Float, Int, Integer
 from torch import Tensor, nn
 
 from bioaudio_mamba import initialisation
@@ -50,10 +51,15 @@ class CausalLM(nn.Module):
         return self.backbone.initial_state(batch_size, device)
 
     def forward(
-        self, tokens: Integer[Tensor, "batch length"], state: ModelState | None = None
+        self,
+        tokens: Integer[Tensor, "batch length"],
+        state: ModelState | None = None,
+        *,
+        cu_seqlens: Int[Tensor, " borders"] | None = None,
+        context: Ranks | None = None,
     ) -> tuple[Float[Tensor, "batch length vocab"], ModelState]:
         """Logits of the token after each position, and the state after the last; see `Mamba.forward`."""
-        hidden, new_state = self.backbone(tokens, state)
+        hidden, new_state = self.backbone(tokens, state, cu_seqlens=cu_seqlens, context=context)
         return self.lm_head(hidden), new_state
 
     def step(

@@ -111,7 +111,9 @@ def _scan_across_ranks(
     if backend == "triton":
         from bioaudio_kernels.selective_scan.triton_across_ranks import selective_scan_triton_across_ranks
 
-        return selective_scan_triton_across_ranks(*tensors, dt_softplus, ranks=ranks, cu_seqlens=cu_seqlens)
+        return selective_scan_triton_across_ranks(
+            *tensors, dt_softplus=dt_softplus, ranks=ranks, cu_seqlens=cu_seqlens
+        )
     if backend == "cpu":
         from bioaudio_kernels.selective_scan.cpu import selective_scan_cpu as scan
     else:
