@@ -4,7 +4,7 @@ from bioaudio_mamba.backbone import Mamba, ModelState
 from bioaudio_mamba.block import BlockState, MambaBlock
 from bioaudio_mamba.classifier import SequenceClassifier
 from bioaudio_mamba.config import MambaConfig
-from bioaudio_mamba.context import ContextGroup
+from bioaudio_mamba.context import ContextGroup, shard_of
 from bioaudio_mamba.lm import CausalLM
 from bioaudio_mamba.parameter_groups import count_parameters, optimizer_groups
 
@@ -19,4 +19,5 @@ __all__ = [
     "SequenceClassifier",
     "count_parameters",
     "optimizer_groups",
+    "shard_of",
 ]

@@ -2,7 +2,7 @@
 
     mesh = init_device_mesh("cuda", (data, context), mesh_dim_names=("data", "context"))
     group = ContextGroup.of(mesh["context"])
-    logits, state = model(tokens[:, group.shard(tokens.shape[1])], state, context=group)
+    logits, state = model(tokens[:, shard_of(group, tokens.shape[1])], state, context=group)
 
 The model stays what it is: `state` is the state before the whole sequence, the result the one after it, both
 the same on every rank, and so are their gradients. Gradients of parameters are those of the shard, and add up
@@ -39,27 +39,29 @@ class ContextGroup:
         """The ranks of a mesh of one dimension."""
         return cls(mesh.get_group(), mesh.get_local_rank(), mesh.size())
 
-    def shard(self, length: int) -> slice:
-        """The steps of this rank in a sequence of `length`: as many as the others, or one more or less."""
-        share, rest = divmod(length, self.size)
-        start = self.rank * share + min(self.rank, rest)
-        return slice(start, start + share + (self.rank < rest))
-
     def gather(self, tensor: Tensor) -> Tensor:
         """See `Ranks`.
 
         Raises:
-            RuntimeError: another rank has died, does not come in time, or brings something else.
+            ConnectionError: another rank has died, does not come in time, or brings something else.
         """
         every = tensor.new_empty(self.size, *tensor.shape)
         try:
-            dist.all_gather_into_tensor(every, tensor.contiguous(), group=self.group)
+            dist.all_gather(list(every.unbind()), tensor.contiguous(), group=self.group)
         except RuntimeError as error:
-            raise RuntimeError(
+            reason = str(error).partition("\n")[0]
+            raise ConnectionError(
                 f"context rank {self.rank} of {self.size} waited in vain for the others: one has died, "
-                f"hangs, or brought another shape than {tuple(tensor.shape)}"
+                f"hangs, or brought another shape than {tuple(tensor.shape)} ({reason})"
             ) from error
         return every
+
+
+def shard_of(ranks: Ranks, length: int) -> slice:
+    """The steps of this rank in a sequence of `length`: as many as the others have, or one more or less."""
+    share, rest = divmod(length, ranks.size)
+    start = ranks.rank * share + min(ranks.rank, rest)
+    return slice(start, start + share + (ranks.rank < rest))
 
 
 def exchange_tails(

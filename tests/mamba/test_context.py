@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -12,8 +13,9 @@ from bioaudio_kernels import Ranks, cut_cu_seqlens
 from simulated_ranks import on_ranks
 from tolerances import GRADIENT_RTOL, OUTPUT_RTOL, assert_close
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-from bioaudio_mamba import BlockState, CausalLM, MambaConfig, ModelState
+from bioaudio_mamba import BlockState, CausalLM, MambaConfig, ModelState, shard_of
 
 CHUNKS = ((7, 4, 9), (3, 5, 4))
 """Steps of each rank in two chunks of one sequence that are read in turn."""
@@ -155,6 +157,31 @@ def test_packed_sequences_over_ranks_equal_one_rank(inside: tuple[int, ...]) -> 
     for parts, tensors in ((1, wanted), (2, expected[3])):
         for i, tensor in enumerate(tensors):
             assert_close(torch.stack([r[parts][i] for r in every]).sum(0), tensor, rtol, f"{parts} {i}")
+
+
+def test_recomputed_layers_over_ranks_have_the_same_gradients() -> None:
+    """Per-layer checkpoints run the exchanges again, in the same order on every rank; under autocast too."""
+    model, tokens = make_model(torch.float32), torch.randint(16, (2, 16), generator=torch.manual_seed(0))
+    kept = on_ranks(2, lambda ranks: autocast_gradients(model, tokens, ranks))
+    for layer in model.backbone.layers:
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+    recomputed = on_ranks(2, lambda ranks: autocast_gradients(model, tokens, ranks))
+    for expected, actual in zip(kept, recomputed, strict=True):
+        assert all(torch.equal(a, e) for a, e in zip(actual, expected, strict=True))
+
+
+def autocast_gradients(model: CausalLM, tokens: Tensor, ranks: Ranks) -> tuple[Tensor, ...]:
+    with torch.autocast("cpu", torch.bfloat16):
+        logits, _ = model(tokens[:, 8 * ranks.rank : 8 * ranks.rank + 8], context=ranks)
+    return torch.autograd.grad(loss_of(logits.float(), 8 * ranks.rank), list(model.parameters()))
+
+
+def test_shards_are_consecutive_and_of_nearly_one_length() -> None:
+    for length in (7, 8, 9):
+        steps = torch.arange(length)
+        shards = on_ranks(3, lambda ranks, steps=steps: steps[shard_of(ranks, len(steps))])
+        assert torch.equal(torch.cat(shards), steps)
+        assert max(map(len, shards)) - min(map(len, shards)) <= 1
 
 
 def test_a_shard_shorter_than_the_convolution_reaches_is_refused() -> None:

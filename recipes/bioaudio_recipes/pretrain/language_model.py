@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any, cast
 
 import torch
@@ -12,10 +13,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from bioaudio_mamba import CausalLM
+from bioaudio_mamba import CausalLM, ContextGroup
 from bioaudio_recipes.optimisation import OptimizerConfig, build_optimizer, rescale_and_clip
 from bioaudio_recipes.pretrain.next_token_loss import next_token_sums
 from bioaudio_recipes.training.checkpoints import NUMBERS
+from bioaudio_recipes.training.context_mesh import make_context_group
 
 INTERVAL = "bioaudio_interval"
 
@@ -33,8 +35,10 @@ class LanguageModel(LightningModule):
         optimizer: how.
         total_steps: optimizer steps of the whole run.
         tokens_per_step: tokens of an optimizer step, over all micro-batches and ranks.
-        tokens_per_microbatch: tokens of a batch here.
+        tokens_per_microbatch: tokens of a batch that fall to this process.
         soft_mask_weight: weight of repeats in the loss.
+        context: processes that share their windows, each with a part of every window.
+        timeout: how long they wait for each other.
         numbers: settings that the run's numbers depend on, kept in checkpoints.
     """
 
@@ -47,6 +51,8 @@ class LanguageModel(LightningModule):
         tokens_per_step: int,
         tokens_per_microbatch: int,
         soft_mask_weight: float = 1.0,
+        context: int = 1,
+        timeout: timedelta = timedelta(minutes=30),
         numbers: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -63,6 +69,9 @@ class LanguageModel(LightningModule):
         self.tokens_per_step = tokens_per_step
         self.tokens_per_microbatch = tokens_per_microbatch
         self.soft_mask_weight = soft_mask_weight
+        self.context = context
+        self.timeout = timeout
+        self.context_group: ContextGroup | None = None
         self.numbers = dict(numbers or {})
         self.step_sums = torch.zeros(4, dtype=torch.float64)
         self.interval_sums = torch.zeros(4, dtype=torch.float64)
@@ -73,6 +82,10 @@ class LanguageModel(LightningModule):
         """The model that is validated and exported: the averaged one where an average is kept."""
         return cast(CausalLM, self.averaged.module) if self.averaged is not None else self.model
 
+    def setup(self, stage: str) -> None:
+        """Find the processes of the same windows, once all are connected."""
+        self.context_group = make_context_group(self.context, self.device, self.timeout)
+
     def on_train_start(self) -> None:
         """Bring the sums to the device; as buffers, DDP would overwrite them with those of rank 0."""
         self.step_sums = self.step_sums.to(self.device)
@@ -80,7 +93,7 @@ class LanguageModel(LightningModule):
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Sum of weighted losses over one micro-batch, per nominal token."""
-        sums = next_token_sums(self.model, batch, self.soft_mask_weight)
+        sums = next_token_sums(self.model, batch, self.soft_mask_weight, self.context_group)
         self.step_sums += torch.stack(sums).detach()
         return sums.weighted_nll / self.tokens_per_microbatch
 

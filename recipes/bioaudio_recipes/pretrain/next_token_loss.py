@@ -7,9 +7,12 @@ from typing import NamedTuple
 
 import torch
 from bioaudio_data.vocabulary import DNA, SOFT_MASK_BIT
+from bioaudio_kernels import Ranks
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
+
+from bioaudio_mamba import shard_of
 
 LARGEST_NATS = 700.0
 """Beyond it a perplexity is no float any more; only a model that diverges gets there."""
@@ -34,7 +37,10 @@ def unpack(packed: UInt8[Tensor, "batch length"]) -> Int64[Tensor, "batch length
 
 
 def next_token_sums(
-    model: nn.Module, packed: UInt8[Tensor, "batch length"], soft_mask_weight: float = 1.0
+    model: nn.Module,
+    packed: UInt8[Tensor, "batch length"],
+    soft_mask_weight: float = 1.0,
+    context: Ranks | None = None,
 ) -> TokenSums:
     """Predict token t + 1 of every window from its tokens up to t, and sum over the batch.
 
@@ -42,11 +48,20 @@ def next_token_sums(
         model: a `CausalLM`, or what has its `forward`.
         packed: token ids with the soft-mask bit above them.
         soft_mask_weight: weight of soft-masked targets in the first two sums.
+        context: the processes that were given the same windows; the sums are then those of this one's part.
     """
     tokens = unpack(packed)
-    logits, _ = model(tokens)
+    if context is None:
+        logits, _ = model(tokens)
+    else:
+        here = shard_of(context, packed.shape[1])
+        logits, _ = model(tokens[:, here], context=context)
+        # The target of a part's last token is the first token of the next part.
+        packed = packed[:, here.start : here.stop + 1]
+        tokens = tokens[:, here.start : here.stop + 1]
     targets = tokens[:, 1:].flatten()
-    nll = functional.cross_entropy(logits[:, :-1].float().flatten(0, 1), targets, reduction="none")
+    predicting = logits[:, : tokens.shape[1] - 1]
+    nll = functional.cross_entropy(predicting.float().flatten(0, 1), targets, reduction="none")
     is_base = (targets >= DNA.A) & (targets <= DNA.T)
     nll = torch.where(is_base, nll, 0.0)
     weight = is_base.float()

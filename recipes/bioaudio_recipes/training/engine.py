@@ -8,14 +8,17 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Literal
 
 import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader
 
 from bioaudio_recipes.training.checkpoints import Checkpoint
+from bioaudio_recipes.training.roll_call import RollCall
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +32,13 @@ class TrainerConfig:
     accelerator: str = "auto"
     """Lightning's name of the kind of device: auto, cpu, gpu."""
     devices: int = 1
-    """Devices to train on."""
+    """Devices of each host to train on."""
+    num_nodes: int = 1
+    """Hosts; torchrun starts the processes on all of them."""
+    context: int = 1
+    """Devices that share one sequence, each with a part of it; the others take other sequences."""
+    timeout_seconds: float = 1800.0
+    """How long a device waits for the others before the run ends with an error that names who is missing."""
     strategy: str = "auto"
     """Lightning's name of the way several devices work together, such as ddp."""
     compile: bool = False
@@ -50,13 +59,38 @@ class TrainerConfig:
     """Whether to show a progress bar on stderr."""
 
     def __post_init__(self) -> None:
-        for name in ("tokens_per_microbatch", "devices", "log_every", "checkpoint_every", "keep_checkpoints"):
+        counts = ("devices", "num_nodes", "context", "log_every", "checkpoint_every", "keep_checkpoints")
+        for name in ("tokens_per_microbatch", *counts):
             if getattr(self, name) < 1:
                 raise ValueError(f"--trainer.{name} must be 1 or more, got {getattr(self, name)}")
+        if self.world_size % self.context:
+            raise ValueError(
+                f"--trainer.context {self.context} must divide the {self.world_size} devices of the run "
+                "(--trainer.devices times --trainer.num_nodes)"
+            )
+        if self.context > 1 and self.strategy not in ("auto", "ddp"):
+            raise ValueError(f"--trainer.context needs --trainer.strategy ddp, got {self.strategy}")
+        if self.timeout_seconds <= 0:
+            raise ValueError(f"--trainer.timeout_seconds must be above 0, got {self.timeout_seconds}")
         if self.num_workers < 0:
             raise ValueError(f"--trainer.num_workers must be 0 or more, got {self.num_workers}")
         if self.max_minutes is not None and self.max_minutes <= 0:
             raise ValueError(f"--trainer.max_minutes must be above 0, got {self.max_minutes}")
+
+    @property
+    def world_size(self) -> int:
+        """Devices of the run, each with a process of its own."""
+        return self.devices * self.num_nodes
+
+    @property
+    def timeout(self) -> timedelta:
+        """`timeout_seconds`"""
+        return timedelta(seconds=self.timeout_seconds)
+
+    @property
+    def collective_timeout(self) -> timedelta:
+        """How long a collective may take. On a GPU longer: NCCL then ends the process before it can speak."""
+        return self.timeout * (2 if self.on_cuda() else 1)
 
     def on_cuda(self) -> bool:
         """Whether the run will be on an NVIDIA GPU."""
@@ -65,7 +99,8 @@ class TrainerConfig:
     def arithmetic(self) -> dict[str, Any]:
         """The settings that change a run's numbers, if only by rounding."""
         names = ("tokens_per_microbatch", "precision", "devices", "compile", "deterministic")
-        return {name: getattr(self, name) for name in names}
+        mesh = {name: getattr(self, name) for name in ("num_nodes", "context") if getattr(self, name) > 1}
+        return {name: getattr(self, name) for name in names} | mesh
 
 
 def fit(
@@ -89,11 +124,17 @@ def fit(
         accumulation: batches of this process in an optimizer step.
         checkpoint: what to go on from.
     """
+    strategy: Any = config.strategy
+    if config.world_size > 1:
+        callbacks = [*callbacks, RollCall(config.timeout)]
+        if strategy in ("auto", "ddp"):
+            strategy = DDPStrategy(timeout=config.collective_timeout)
     with _quiet_lightning():
         trainer = Trainer(
             accelerator=config.accelerator,
             devices=config.devices,
-            strategy=config.strategy,
+            num_nodes=config.num_nodes,
+            strategy=strategy,
             precision=config.precision,
             deterministic=config.deterministic,
             accumulate_grad_batches=accumulation,
@@ -110,12 +151,17 @@ def fit(
         trainer.fit(module, loader, ckpt_path=path, weights_only=True)
 
 
-def process_rank() -> int:
-    """This process among those of the run, all on one host: 0 writes files, the others only compute.
+def process_rank(devices: int = 1) -> int:
+    """This process among those of the run: 0 writes files, the others only compute.
 
     Known before Lightning starts, from what it and torchrun give to the processes that they launch.
+
+    Args:
+        devices: processes on each host.
     """
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
+    if "RANK" in os.environ:
+        return int(os.environ["RANK"])
+    return int(os.environ.get("NODE_RANK", "0")) * devices + int(os.environ.get("LOCAL_RANK", "0"))
 
 
 @contextmanager
