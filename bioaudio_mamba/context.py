@@ -21,6 +21,7 @@ from bioaudio_kernels import Ranks
 from bioaudio_kernels.causal_conv1d.final_state import last_inputs
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch._compile import _disable_dynamo
 from torch.autograd.function import once_differentiable
 from torch.distributed.device_mesh import DeviceMesh
 
@@ -64,6 +65,7 @@ def shard_of(ranks: Ranks, length: int) -> slice:
     return slice(start, start + share + (ranks.rank < rest))
 
 
+@_disable_dynamo
 def exchange_tails(
     ranks: Ranks,
     x: Float[Tensor, "batch length channels"],

@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import torch
 from jaxtyping import Float, Inexact, Int
 from torch import Tensor
+from torch._compile import _disable_dynamo
 
 from bioaudio_kernels.backend import Backend, resolve_backend
 from bioaudio_kernels.ranks import Ranks
@@ -123,8 +123,9 @@ def _scan_across_ranks(
     return scan_across_ranks(pieces, ranks, tensors[:8], rates, tensors[8], cu_seqlens)
 
 
-# torch.compile makes a graph before the exchange, and one after it.
-_across_ranks: Any = torch.compiler.disable(_scan_across_ranks)
+# torch.compile makes a graph before the exchange, and one after it. (`torch.compiler.disable` would load all
+# the machinery of torch.compile right here.)
+_across_ranks: Any = _disable_dynamo(_scan_across_ranks)
 
 
 def selective_scan_step(

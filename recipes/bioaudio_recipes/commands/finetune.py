@@ -160,8 +160,10 @@ def _check(
         )
     if seed < 0:
         raise ValueError(f"--seed must be 0 or more, got {seed}")
-    if trainer.devices != 1:
-        raise ValueError(f"--trainer.devices must be 1, got {trainer.devices}: fine-tuning uses one device")
+    if trainer.world_size != 1:
+        raise ValueError(
+            f"--trainer.devices must be 1, got {trainer.world_size}: fine-tuning uses one device"
+        )
     if optimizer.ema_decay is not None:
         raise ValueError(
             "--optimizer.ema_decay is for pretraining; fine-tuning keeps no average of the weights"

@@ -62,6 +62,7 @@ def pretrain(
         ValueError: for settings that contradict each other, leaking splits, or a checkpoint of another run.
     """
     arguments = dict(locals())
+    rank = process_rank(trainer)
     corpus = GenomeCorpus(data)
     training = {length: corpus.windows("train", length, data.rule) for length in schedule.lengths}
     corpus.check_leakage(schedule.lengths)
@@ -97,7 +98,6 @@ def pretrain(
     folder = RunFolder(out)
     checkpoints = CheckpointFolder(folder.checkpoints, trainer.keep_checkpoints)
     checkpoint = find_checkpoint(checkpoints, resume, module.numbers)
-    rank = process_rank(trainer.devices)
     if rank == 0:
         folder.create()
         save_config(folder.config, arguments)
@@ -125,7 +125,7 @@ def pretrain(
         about = {"vocabulary": DNA.to_dict(), "trained": {"steps": save.step, "of_steps": module.total_steps}}
         save_pretrained(module.result, folder.model, about)
     save.leave_if_told_to()
-    return _summary(folder, save, count_parameters(network), judge.perplexity)
+    return _summary(folder, save, count_parameters(network), judge.perplexity) if rank == 0 else ""
 
 
 def _summary(folder: RunFolder, save: SaveAndStop, parameters: int, perplexity: Mapping[int, float]) -> str:

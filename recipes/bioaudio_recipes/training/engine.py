@@ -151,17 +151,23 @@ def fit(
         trainer.fit(module, loader, ckpt_path=path, weights_only=True)
 
 
-def process_rank(devices: int = 1) -> int:
+def process_rank(config: TrainerConfig) -> int:
     """This process among those of the run: 0 writes files, the others only compute.
 
     Known before Lightning starts, from what it and torchrun give to the processes that they launch.
 
-    Args:
-        devices: processes on each host.
+    Raises:
+        ValueError: if torchrun started another number of processes than `config` speaks of.
     """
+    started = int(os.environ.get("WORLD_SIZE", config.world_size))
+    if started != config.world_size:
+        raise ValueError(
+            f"{started} processes were started, but --trainer.devices {config.devices} times "
+            f"--trainer.num_nodes {config.num_nodes} are {config.world_size}"
+        )
     if "RANK" in os.environ:
         return int(os.environ["RANK"])
-    return int(os.environ.get("NODE_RANK", "0")) * devices + int(os.environ.get("LOCAL_RANK", "0"))
+    return int(os.environ.get("NODE_RANK", "0")) * config.devices + int(os.environ.get("LOCAL_RANK", "0"))
 
 
 @contextmanager

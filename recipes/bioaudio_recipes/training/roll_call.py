@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import timedelta
 from typing import Any
 
@@ -44,9 +43,8 @@ class RollCall(Callback):
 
         Leaves by raising: what Lightning would do now waits for the device, which waits for the other.
         """
-        if isinstance(exception, torch.OutOfMemoryError) or not isinstance(
-            exception, RuntimeError | ConnectionError
-        ):
+        failed = isinstance(exception, RuntimeError | ConnectionError)
+        if not failed or isinstance(exception, torch.OutOfMemoryError) or not dist.is_initialized():
             return
         grace = min(self.timeout, GRACE)
         absent = call_roll("failure", grace)
@@ -62,23 +60,19 @@ def call_roll(name: str, timeout: timedelta, forget: str | None = None) -> list[
         timeout: how long to wait for all of them together.
         forget: an earlier call, at which all were present, whose traces are to go.
     """
-    rank, others = dist.get_rank(), [r for r in range(dist.get_world_size()) if r != dist.get_rank()]
-    deadline = time.monotonic() + timeout.total_seconds()
-    absent = []
+    rank, ranks = dist.get_rank(), range(dist.get_world_size())
+    store = PrefixStore("bioaudio roll", _get_default_store())
     try:
-        store = PrefixStore("bioaudio roll", _get_default_store())
         store.set(f"{name} {rank}", "here")
-        for other in others:
-            left = timedelta(seconds=max(0.01, deadline - time.monotonic()))
-            try:
-                store.wait([f"{name} {other}"], left)
-            except dist.DistStoreError:
-                absent.append(other)
-        if not absent and forget is not None:
+        try:
+            store.wait([f"{name} {other}" for other in ranks], timeout)
+        except dist.DistStoreError:
+            return [other for other in ranks if not store.check([f"{name} {other}"])]
+        if forget is not None:
             store.delete_key(f"{forget} {rank}")
     except dist.DistNetworkError:
         return [0]
-    return absent
+    return []
 
 
 def _explain(ranks: list[int], failing: str, timeout: timedelta) -> str:
