@@ -139,7 +139,7 @@ class _ExchangeTails(torch.autograd.Function):
     ) -> Any:
         tail = _tail(x, state, last_state, borders)
         every = ranks.gather(tail)
-        ctx.ranks, ctx.shape, ctx.packed = ranks, state.shape, borders is not None
+        ctx.ranks = ranks
         ctx.save_for_backward(borders)
         return x.view_as(x), state.clone() if ranks.rank == 0 else every[ranks.rank - 1], every[-1].clone()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from bioaudio_recipes.run_folder import RunFolder
-from bioaudio_recipes.training.engine import TrainerConfig
+from bioaudio_recipes.training.engine import TrainerConfig, process_rank
 from pretrain_runs import TIMINGS, Interruption, arguments, make_store, run, run_on_two_ranks
 from tolerances import GRADIENT_RTOL
 
@@ -72,6 +72,30 @@ def test_a_rank_that_dies_or_hangs_is_named(store: Path, tmp_path: Path, way: si
     assert codes[0] == 1
     error = (tmp_path / "error").read_text()
     assert "rank 1 of 2 no longer answers within 3 s: died, or hangs" in error
+
+
+@pytest.mark.parametrize(
+    ("launcher", "rank"),
+    [
+        ({}, 0),
+        ({"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1"}, 3),
+        ({"WORLD_SIZE": "4", "NODE_RANK": "1", "LOCAL_RANK": "1"}, 3),
+        ({"SLURM_NTASKS": "4", "SLURM_PROCID": "2"}, 2),
+    ],
+    ids=["alone", "torchrun", "Lightning", "srun"],
+)
+def test_rank_is_known_from_every_launcher(
+    launcher: dict[str, str], rank: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in launcher.items():
+        monkeypatch.setenv(name, value)
+    assert process_rank(TrainerConfig(devices=2, num_nodes=2)) == rank
+
+
+def test_another_number_of_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match=r"2 processes were started, but --trainer.devices 1 times"):
+        process_rank(TrainerConfig())
 
 
 def test_devices_that_do_not_divide_are_refused() -> None:

@@ -154,7 +154,7 @@ def fit(
 def process_rank(config: TrainerConfig) -> int:
     """This process among those of the run: 0 writes files, the others only compute.
 
-    Known before Lightning starts, from what it and torchrun give to the processes that they launch.
+    Known before Lightning starts, from what torchrun, srun and Lightning give to the processes they launch.
 
     Raises:
         ValueError: if torchrun started another number of processes than `config` speaks of.
@@ -167,6 +167,8 @@ def process_rank(config: TrainerConfig) -> int:
         )
     if "RANK" in os.environ:
         return int(os.environ["RANK"])
+    if int(os.environ.get("SLURM_NTASKS", "1")) == config.world_size > 1:
+        return int(os.environ["SLURM_PROCID"])
     return int(os.environ.get("NODE_RANK", "0")) * config.devices + int(os.environ.get("LOCAL_RANK", "0"))
 
 
