@@ -6,6 +6,7 @@ from bioaudio_mamba.classifier import SequenceClassifier
 from bioaudio_mamba.config import MambaConfig
 from bioaudio_mamba.lm import CausalLM
 from bioaudio_mamba.parameter_groups import count_parameters, optimizer_groups
+from bioaudio_mamba.time_chunks import sum_over_chunks
 
 __all__ = [
     "BlockState",
@@ -17,4 +18,5 @@ __all__ = [
     "SequenceClassifier",
     "count_parameters",
     "optimizer_groups",
+    "sum_over_chunks",
 ]
