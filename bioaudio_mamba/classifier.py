@@ -81,8 +81,8 @@ class SequenceClassifier(nn.Module):
         pool = last_token if self.pooling == "last" else mean_over_tokens
 
         def chunk(start: int, end: int, state: ModelState | None) -> tuple[Tensor, ModelState]:
-            hidden, state = self.backbone(tokens[:, start:end].to(device), state)
-            return pool(hidden, lengths.to(device), start), state
+            hidden, new_state = self.backbone(tokens[:, start:end].to(device), state)
+            return pool(hidden, lengths.to(device), start), new_state
 
         if chunk_length is None:
             pooled, _ = chunk(0, tokens.shape[1], None)

@@ -18,7 +18,9 @@ LOGITS_AT_ONCE = 2**22
 
 
 def linear_cross_entropy(
-    hidden: Float[Tensor, "*batch d_model"], weight: Float[Tensor, "vocab d_model"], targets: Int64[Tensor, "*batch"]
+    hidden: Float[Tensor, "*batch d_model"],
+    weight: Float[Tensor, "vocab d_model"],
+    targets: Int64[Tensor, "*batch"],
 ) -> Float[Tensor, "*batch"]:
     """-log softmax(hidden @ weight.T)[target] of each position, in float32 (float64 if `hidden` is).
 
@@ -49,7 +51,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_nll: Tensor) -> Any:
+    def backward(ctx: Any, d_nll: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         hidden, weight, targets = ctx.saved_tensors
         d_hidden, d_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=d_nll.dtype)
         for piece in _pieces(hidden, weight):

@@ -1,10 +1,10 @@
 """Exact training over any length in the memory of one chunk of time.
 
-The loss of a causal model over a long sequence is a sum over chunks of time that pass on nothing but a state:
-(sum_k, state_k) = chunk(k, state_{k-1}). A first pass runs the chunks without gradients and keeps the states at
-their borders. The backward pass takes the chunks from the last to the first, runs each again, now with
-gradients, and hands the gradient of its initial state on to the chunk before it. The result is the gradient of
-one big pass, for the price of a second forward pass.
+The loss of a causal model over a long sequence is a sum over chunks of time that pass on nothing but a
+state: (sum_k, state_k) = chunk(k, state_{k-1}). A first pass runs the chunks without gradients and keeps the
+states at their borders. The backward pass takes the chunks from the last to the first, runs each again, now
+with gradients, and hands the gradient of its initial state on to the chunk before it. The result is the
+gradient of one big pass, for the price of a second forward pass.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def sum_over_chunks(
     """Sum what `chunk` gives over a whole sequence, with the activations of one chunk at a time.
 
     The result is differentiable, once, with respect to the parameters of `model` and `state`, and so is the
-    final state; whatever else `chunk` reads counts as constant. To autograd all chunks are one operation: each
-    parameter receives one gradient, after the last of them, as gradient hooks and DDP expect. Autocast and
-    the random numbers of a chunk are the same in both of its passes.
+    final state; whatever else `chunk` reads counts as constant. To autograd all chunks are one operation:
+    each parameter receives one gradient, after the last of them, as gradient hooks and DDP expect. Autocast
+    and the random numbers of a chunk are the same in both of its passes.
 
     Args:
         model: causal, and obeying `y, state = model(x, state)`; its parameters must not change before the
@@ -73,8 +73,8 @@ def check_causal(model: nn.Module) -> None:
     for name, block in model.named_modules():
         if not getattr(block, "is_causal", True):
             raise ValueError(
-                f"{name or 'the model'} ({type(block).__name__}) is not causal: what it makes of a chunk of time "
-                "depends on later ones, so it cannot train in chunks; use memory 'full' or 'blocks'"
+                f"{name or 'the model'} ({type(block).__name__}) is not causal: what it makes of a chunk of "
+                "time depends on later ones, so it cannot train in chunks; use memory 'full' or 'blocks'"
             )
 
 
@@ -172,7 +172,7 @@ class _SumOverChunks(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Any) -> Any:
+    def backward(ctx: Any, *gradients: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         assert len(ctx.saved_tensors) == len(ctx.run.parameters)
         d_sums, *d_state = gradients
         return None, *ctx.run.backward(d_sums, d_state)

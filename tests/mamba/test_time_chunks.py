@@ -78,10 +78,8 @@ def test_chunked_gradients_equal_one_pass(dtype: torch.dtype, chunk_length: int)
 @pytest.mark.parametrize("backward_inside", [True, False])
 def test_autocast_is_that_of_the_forward_pass(backward_inside: bool) -> None:
     model, batch = small_model(), sequence()
-    dtypes = []
-    model.backbone.layers[0].register_forward_hook(
-        lambda module, *_: dtypes.append(module.mixer.in_proj(torch.ones(1, 16)).dtype)
-    )
+    dtypes: list[torch.dtype] = []
+    model.backbone.layers[0].register_forward_hook(lambda *call: dtypes.append(call[-1][1].dtype))
     with torch.autocast("cpu", torch.bfloat16):
         loss, _ = loss_in_chunks(model, batch, 5)
         if backward_inside:
@@ -118,7 +116,10 @@ def test_frozen_and_unused_parameters_receive_no_gradient() -> None:
     model.backbone.layers[0].requires_grad_(False)
     loss_in_chunks(model, batch, 3)[0].backward()
     without = {name for name, parameter in model.named_parameters() if parameter.grad is None}
-    assert without == {"unused", *(n for n, _ in model.named_parameters() if n.startswith("backbone.layers.0."))}
+    assert without == {
+        "unused",
+        *(n for n, _ in model.named_parameters() if n.startswith("backbone.layers.0.")),
+    }
 
 
 def test_a_chunk_draws_the_same_random_numbers_in_both_passes() -> None:
@@ -161,7 +162,7 @@ def test_parameters_that_change_before_the_backward_pass_are_noticed() -> None:
 
 def test_a_block_that_is_not_causal_is_refused_by_name() -> None:
     model, batch = small_model(), sequence()
-    model.backbone.layers[1].is_causal = False
+    setattr(model.backbone.layers[1], "is_causal", False)  # noqa: B010
     with pytest.raises(ValueError, match=r"backbone\.layers\.1 \(ResidualLayer\) is not causal"):
         loss_in_chunks(model, batch, 4)
 

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
+
+_SWITCH = threading.local()
+
+
+@contextmanager
+def keeping_all() -> Iterator[None]:
+    """Turn every `Recompute` off, for a caller that makes all activations again, as checkpointing does.
+
+    Hooks on saved tensors do not combine: what the inner ones keep, the outer ones never see.
+    """
+    before = getattr(_SWITCH, "off", False)
+    _SWITCH.off = True
+    try:
+        yield
+    finally:
+        _SWITCH.off = before
 
 
 class Recompute:
@@ -21,7 +38,7 @@ class Recompute:
 
     def __init__(self, *, active: bool = True) -> None:
         self._makers: dict[int, _Maker] = {}
-        self._active = active and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        self._active = active and not torch.compiler.is_compiling() and _is_wanted()
         self._hooks = saved_tensors_hooks(self._pack, _unpack) if self._active else nullcontext()
 
     def __enter__(self) -> Recompute:
@@ -52,7 +69,10 @@ class _Maker:
         self.dtype = tensor.dtype
         self._function = function
         self._autocast = torch.autocast(
-            device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+            device,
+            torch.get_autocast_dtype(device),
+            torch.is_autocast_enabled(device),
+            cache_enabled=False,
         )
         self._result: Tensor | None = None
 
@@ -70,6 +90,10 @@ class _View(NamedTuple):
     shape: tuple[int, ...]
     stride: tuple[int, ...]
     offset: int
+
+
+def _is_wanted() -> bool:
+    return torch.is_grad_enabled() and not getattr(_SWITCH, "off", False)
 
 
 def _unpack(packed: Tensor | _View) -> Tensor:
