@@ -12,7 +12,7 @@ def _forward(
     y: Tensor | None, residual: Tensor, weight: Tensor, eps: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
     total = residual if y is None else residual + y
-    rstd = torch.linalg.vecdot(total, total).div_(weight.numel()).add_(eps).rsqrt_()
+    rstd = total.square().mean(-1).add_(eps).rsqrt_()
     normed = (total * rstd.unsqueeze(-1)).mul_(weight)
     return normed.to(dtype), residual.new_empty(0) if y is None else total, rstd
 
@@ -28,7 +28,7 @@ def _backward(
     unit = total * rstd.unsqueeze(-1)
     d_weight = (d_normed * unit).flatten(0, -2).sum(0)
     d_unit = d_normed * weight.to(total.dtype)
-    along = torch.linalg.vecdot(d_unit, unit).div_(weight.numel()).unsqueeze(-1)
+    along = (d_unit * unit).mean(-1, keepdim=True)
     d_sum = d_unit.sub_(unit.mul_(along)).mul_(rstd.unsqueeze(-1))
     if d_total is not None:
         d_sum += d_total
