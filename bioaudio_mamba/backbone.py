@@ -53,15 +53,11 @@ class ResidualLayer(nn.Module):
         return total, new_y, new_state
 
     def step(
-        self,
-        residual: Float[Tensor, "batch d_model"],
-        y: Float[Tensor, "batch d_model"] | None,
-        state: BlockState,
-    ) -> tuple[Float[Tensor, "batch d_model"], Float[Tensor, "batch d_model"], BlockState]:
-        """`forward` over a single time step."""
-        normed, total = self.norm.add(y, residual)
-        new_y, new_state = self.mixer.step(normed, state)
-        return total, new_y, new_state
+        self, x: Float[Tensor, "batch d_model"], state: BlockState
+    ) -> tuple[Float[Tensor, "batch d_model"], BlockState]:
+        """`forward` over a single time step, the sum made."""
+        y, new_state = self.mixer.step(self.norm(x), state)
+        return x + y, new_state
 
 
 class Mamba(nn.Module):
@@ -116,8 +112,10 @@ class Mamba(nn.Module):
         new_state = []
         states = [None] * self.config.n_layer if state is None else self._checked(state)
         for layer, layer_state in zip(self._residual_layers(), states, strict=True):
-            run = _checkpointed if self.checkpoint_blocks and torch.is_grad_enabled() else _called
-            residual, y, layer_state = run(layer, residual, y, layer_state)
+            if self.checkpoint_blocks and torch.is_grad_enabled():
+                residual, y, layer_state = _checkpointed(layer, residual, y, layer_state)
+            else:
+                residual, y, layer_state = layer(residual, y, layer_state)
             new_state.append(layer_state)
         return self.norm_f.add(y, residual)[0], tuple(new_state)
 
@@ -125,12 +123,12 @@ class Mamba(nn.Module):
         self, tokens: Integer[Tensor, " batch"], state: ModelState
     ) -> tuple[Float[Tensor, "batch d_model"], ModelState]:
         """`forward` over a single token of each sequence."""
-        residual, y = self._embed(tokens), None
+        x = self._embed(tokens)
         new_state = []
         for layer, layer_state in zip(self._residual_layers(), self._checked(state), strict=True):
-            residual, y, layer_state = layer.step(residual, y, layer_state)
+            x, layer_state = layer.step(x, layer_state)
             new_state.append(layer_state)
-        return self.norm_f.add(y, residual)[0], tuple(new_state)
+        return self.norm_f(x), tuple(new_state)
 
     def _embed(self, tokens: Integer[Tensor, "*batch"]) -> Float[Tensor, "*batch d_model"]:
         """The residual stream's start."""
@@ -146,10 +144,6 @@ class Mamba(nn.Module):
         if len(state) != self.config.n_layer:
             raise ValueError(f"state of {len(state)} layers given to a model of {self.config.n_layer}")
         return state
-
-
-def _called(layer: ResidualLayer, *arguments: Any) -> Any:
-    return layer(*arguments)
 
 
 def _checkpointed(layer: ResidualLayer, *arguments: Any) -> Any:

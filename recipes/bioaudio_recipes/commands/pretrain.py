@@ -89,9 +89,10 @@ def pretrain(
         tokens_per_microbatch=trainer.tokens_per_microbatch,
         soft_mask_weight=data.soft_mask_weight,
         numbers=flatten(plain(settings)),
+        planner=trainer.planner(network.config, count_parameters(network), trainer.tokens_per_microbatch),
     )
     if trainer.compile:
-        network.compile()
+        network.backbone.compile()
     folder = RunFolder(out)
     checkpoints = CheckpointFolder(folder.checkpoints, trainer.keep_checkpoints)
     checkpoint = find_checkpoint(checkpoints, resume, module.numbers)
