@@ -1,10 +1,10 @@
 """Exact training over any length in the memory of one chunk of time.
 
 The loss of a causal model over a long sequence is a sum over chunks of time that pass on nothing but a
-state: (sum_k, state_k) = chunk(k, state_{k-1}). A first pass runs the chunks without gradients and keeps the
-states at their borders. The backward pass takes the chunks from the last to the first, runs each again, now
-with gradients, and hands the gradient of its initial state on to the chunk before it. The result is the
-gradient of one big pass, for the price of a second forward pass.
+state: (sum_k, state_k) = chunk(k, state_{k-1}). A first pass runs all chunks but the last without gradients
+and keeps the states at their borders. The backward pass takes the chunks from the last to the first, runs
+each again, now with gradients, and hands the gradient of its initial state on to the chunk before it. The
+result is the gradient of one big pass, for the price of a second forward pass; a single chunk costs nothing.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def sum_over_chunks(
     Args:
         model: causal, and obeying `y, state = model(x, state)`; its parameters must not change before the
             backward pass.
-        chunk: runs `model` over the time steps from `start` up to `end`. Called twice for each chunk, so it
+        chunk: runs `model` over the time steps from `start` up to `end`. Called twice for most chunks, so it
             must be a function of its arguments alone. It may fetch its inputs from elsewhere: a sequence on
             the CPU costs the model's device the memory of one chunk. The sums may have any shape, and the
             state, of tensors in nested tuples, must not be a view of activations.
@@ -86,6 +86,14 @@ class _Border(NamedTuple):
     random: list[Tensor]
 
 
+class _Graph(NamedTuple):
+    """A chunk that ran with gradients: from the leaves of its initial state to its sums and final state."""
+
+    leaves: list[Any]
+    sums: Tensor
+    final: list[Any]
+
+
 class _Run:
     """The chunks of one sequence, and what the first pass leaves for the second."""
 
@@ -97,16 +105,22 @@ class _Run:
         self._chunk = chunk
         self._ranges = [(t, min(t + chunk_length, length)) for t in range(0, length, chunk_length)]
         self._borders: list[_Border] = []
+        self._last: _Graph | None = None
         kind = self.device.type
         self._autocast = (kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
 
     def forward(self, leaves: list[Any], *, keep: bool = False) -> list[Any]:
         """The sums and the leaves of the final state, whose structure is then `spec`."""
         total: Tensor | None = None
-        for start, end in self._ranges:
-            if keep:
-                self._borders.append(_Border(leaves, self.spec, _random_state(self.device)))
-            sums, leaves, self.spec = self._pass(start, end, leaves, self.spec)
+        for number, (start, end) in enumerate(self._ranges, 1):
+            if keep and number == len(self._ranges):  # its backward pass comes first
+                self._last = self._with_gradients(start, end, leaves, self.spec)
+                sums = self._last.sums.detach()
+                leaves = [leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in self._last.final]
+            else:
+                if keep:
+                    self._borders.append(_Border(leaves, self.spec, _random_state(self.device)))
+                sums, leaves, self.spec = self._pass(start, end, leaves, self.spec)
             total = sums if total is None else total + sums
         return [total, *leaves]
 
@@ -114,7 +128,14 @@ class _Run:
         """Gradients of the parameters and of the leaves of the initial state."""
         totals: list[Tensor | None] = [None] * len(self.parameters)
         for start, end in reversed(self._ranges):
-            gradients, d_state = self._backward_of_chunk(start, end, self._borders.pop(), d_sums, d_state)
+            if self._last is None:
+                border = self._borders.pop()
+                with _random_numbers(border.random, self.device):
+                    graph = self._with_gradients(start, end, border.leaves, border.spec)
+            else:
+                graph, self._last = self._last, None
+            gradients, d_state = self._gradients(graph, d_sums, d_state)
+            del graph  # before the next chunk runs
             for i, gradient in enumerate(gradients):
                 if gradient is not None:
                     total, wide = totals[i], at_least_float32(gradient)
@@ -125,15 +146,14 @@ class _Run:
         ]
         return [*narrow, *d_state]
 
-    def _backward_of_chunk(
-        self, start: int, end: int, border: _Border, d_sums: Tensor | None, d_state: list[Tensor | None]
+    def _gradients(
+        self, graph: _Graph, d_sums: Tensor | None, d_state: list[Tensor | None]
     ) -> tuple[list[Tensor | None], list[Tensor | None]]:
-        leaves = [leaf.detach().requires_grad_() if _is_floating(leaf) else leaf for leaf in border.leaves]
-        with torch.enable_grad(), _random_numbers(border.random, self.device):
-            sums, final, _ = self._pass(start, end, leaves, border.spec)
+        """Of the parameters and of the leaves of a chunk's initial state."""
+        leaves = graph.leaves
         pairs = [
             (output, gradient)
-            for output, gradient in zip([sums, *final], [d_sums, *d_state], strict=True)
+            for output, gradient in zip([graph.sums, *graph.final], [d_sums, *d_state], strict=True)
             if gradient is not None and output.requires_grad
         ]
         if not pairs:
@@ -146,6 +166,12 @@ class _Run:
         for place, gradient in zip(places, found[len(self.parameters) :], strict=True):
             d_leaves[place] = gradient
         return list(found[: len(self.parameters)]), d_leaves
+
+    def _with_gradients(self, start: int, end: int, leaves: list[Any], spec: TreeSpec) -> _Graph:
+        leaves = [leaf.detach().requires_grad_() if _is_floating(leaf) else leaf for leaf in leaves]
+        with torch.enable_grad():
+            sums, final, self.spec = self._pass(start, end, leaves, spec)
+        return _Graph(leaves, sums, final)
 
     def _pass(
         self, start: int, end: int, leaves: list[Any], spec: TreeSpec

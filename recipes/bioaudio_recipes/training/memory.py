@@ -75,8 +75,8 @@ def bytes_per_token(config: MambaConfig, mode: Mode, *, half: bool, on_gpu: bool
     states = 4 * config.d_inner * config.d_state // steps
     layer = residual + 2 * wide + selection + states + wide  # residual; x and z; dt, B and C; states; y
     # Made again: the norm, u and dt. Gradients: of the residual, y, u (twice), dt, x and z; the compiled CPU
-    # kernels make theirs in float32.
-    gradients = (size if on_gpu else 4) * config.d_inner * 6 + 2 * residual
+    # kernels work on float32 copies of all they read and write.
+    gradients = config.d_inner * (6 * size if on_gpu else 14 * 4) + 2 * residual
     backward = narrow + 2 * wide + gradients
     head = residual + narrow + 40  # the last norm; targets, losses and weights
     kept = config.n_layer * (residual + narrow) + layer if mode == "blocks" else config.n_layer * layer
