@@ -49,6 +49,18 @@ def test_the_backward_pass_keeps_the_sum_and_one_number_a_row() -> None:
     assert sum(storages.values()) == 4 * (100 * 32 + 100 + 32)
 
 
+def test_autocast_changes_nothing() -> None:
+    y, residual, weight = NormCase().tensors()
+    assert residual is not None
+    assert weight is not None
+    found = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            normed, total = add_rms_norm(y, residual, weight)
+            found.append([normed, total, *torch.autograd.grad(normed.square().sum(), [residual, weight])])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
 def test_no_rows_give_no_rows() -> None:
     normed, total = add_rms_norm(torch.ones(2, 0, 8), torch.ones(2, 0, 8), torch.ones(8))
     assert normed.shape == total.shape == (2, 0, 8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from bioaudio_recipes.pretrain.language_model import LanguageModel
 from bioaudio_recipes.pretrain.next_token_loss import next_token_sums
 from bioaudio_recipes.training import memory
 from bioaudio_recipes.training.engine import TrainerConfig, fit
-from bioaudio_recipes.training.free_memory import free_bytes
+from bioaudio_recipes.training.free_memory import free_bytes, free_in_container
 from bioaudio_recipes.training.memory import MODES, MemoryPlan, MemoryPlanner, bytes_per_token
 from pretrain_runs import arguments, make_store
 from tolerances import GRADIENT_RTOL, OUTPUT_RTOL, assert_close
@@ -107,6 +108,14 @@ def test_free_memory_is_that_of_the_machine_or_less() -> None:
     assert 0 < free_bytes(CPU) < 2**50
 
 
+@pytest.mark.parametrize(("limit", "free"), [("1000", 900), ("50", 0), ("max", 2**63), (None, 2**63)])
+def test_a_container_s_limit_counts(limit: str | None, free: int, tmp_path: Path) -> None:
+    if limit is not None:
+        (tmp_path / "memory.max").write_text(f"{limit}\n")
+        (tmp_path / "memory.current").write_text("100\n")
+    assert free_in_container(tmp_path) == free
+
+
 @pytest.mark.parametrize(
     ("mode", "advice"), [("full", "memory chunks would fit"), ("chunks", "give --trainer.chunk_length 16384")]
 )
@@ -127,7 +136,7 @@ def test_out_of_memory_names_what_would_fit(
 
 
 def test_a_resumed_run_keeps_what_auto_chose(
-    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = make_store(tmp_path)
 

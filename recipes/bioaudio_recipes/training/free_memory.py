@@ -13,7 +13,7 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
-    return min(_free_on_machine(), _free_in_container())
+    return min(_free_on_machine(), free_in_container())
 
 
 def _free_on_machine() -> int:
@@ -25,8 +25,8 @@ def _free_on_machine() -> int:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
-def _free_in_container(group: Path = Path("/sys/fs/cgroup")) -> int:
-    """Below the limit of this control group (version 2), if it has one."""
+def free_in_container(group: Path = Path("/sys/fs/cgroup")) -> int:
+    """What is left below the limit of this control group (version 2); 2^63 if it has none."""
     try:
         limit, used = ((group / f"memory.{name}").read_text().strip() for name in ("max", "current"))
         return max(0, int(limit) - int(used))
