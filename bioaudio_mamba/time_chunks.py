@@ -18,8 +18,6 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from bioaudio_mamba.precision import at_least_float32
-
 Chunk = Callable[[int, int, Any], tuple[Tensor, Any]]
 """(start, end, state before `start`) to (what is summed over the chunks, state before `end`)."""
 
@@ -39,8 +37,8 @@ def sum_over_chunks(
             backward pass.
         chunk: runs `model` over the time steps from `start` up to `end`. Called twice for most chunks, so it
             must be a function of its arguments alone. It may fetch its inputs from elsewhere: a sequence on
-            the CPU costs the model's device the memory of one chunk. The sums may have any shape, and the
-            state, of tensors in nested tuples, must not be a view of activations.
+            the CPU costs the model's device the memory of one chunk. The sums may have any shape; the state
+            is tensors in nested tuples.
         length: time steps in all.
         chunk_length: time steps of a chunk, the last one may be shorter.
         state: what came before; None is the start of a sequence.
@@ -105,6 +103,7 @@ class _Run:
         self._chunk = chunk
         self._ranges = [(t, min(t + chunk_length, length)) for t in range(0, length, chunk_length)]
         self._borders: list[_Border] = []
+        self._states: dict[int, Tensor] = {}
         self._last: _Graph | None = None
         kind = self.device.type
         self._autocast = (kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
@@ -113,23 +112,44 @@ class _Run:
         """The sums and the leaves of the final state, whose structure is then `spec`."""
         total: Tensor | None = None
         for number, (start, end) in enumerate(self._ranges, 1):
+            if keep:
+                leaves = self._keep(leaves)
             if keep and number == len(self._ranges):  # its backward pass comes first
                 self._last = self._with_gradients(start, end, leaves, self.spec)
                 sums = self._last.sums.detach()
                 leaves = [leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in self._last.final]
             else:
-                if keep:
-                    self._borders.append(_Border(leaves, self.spec, _random_state(self.device)))
                 sums, leaves, self.spec = self._pass(start, end, leaves, self.spec)
             total = sums if total is None else total + sums
         return [total, *leaves]
+
+    def _keep(self, leaves: list[Any]) -> list[Any]:
+        """Note what the next chunk starts from; returns the leaves as they are kept.
+
+        All states of a kind lie in one piece of memory. Alone, each would pin a bit of the heap among the
+        activations of its chunk, which then could not be used whole again; and a state may be a view of them.
+        """
+        number, kept = len(self._borders), list(leaves)
+        if number > 0:
+            for i, leaf in enumerate(leaves):
+                if isinstance(leaf, Tensor):
+                    if i not in self._states:
+                        self._states[i] = leaf.new_empty(len(self._ranges), *leaf.shape)
+                    place = self._states[i][number]
+                    same = (place.shape, place.dtype) == (leaf.shape, leaf.dtype)
+                    kept[i] = place.copy_(leaf) if same else leaf.clone()
+        random = _random_state(self.device)
+        before = self._borders[-1].random if self._borders else random
+        unchanged = all(torch.equal(a, b) for a, b in zip(random, before, strict=True))
+        self._borders.append(_Border(kept, self.spec, before if unchanged else random))
+        return kept
 
     def backward(self, d_sums: Tensor | None, d_state: list[Tensor | None]) -> list[Tensor | None]:
         """Gradients of the parameters and of the leaves of the initial state."""
         totals: list[Tensor | None] = [None] * len(self.parameters)
         for start, end in reversed(self._ranges):
+            border = self._borders.pop()
             if self._last is None:
-                border = self._borders.pop()
                 with _random_numbers(border.random, self.device):
                     graph = self._with_gradients(start, end, border.leaves, border.spec)
             else:
@@ -138,8 +158,9 @@ class _Run:
             del graph  # before the next chunk runs
             for i, gradient in enumerate(gradients):
                 if gradient is not None:
-                    total, wide = totals[i], at_least_float32(gradient)
-                    totals[i] = wide if total is None else total + wide
+                    total = totals[i]
+                    wide = torch.promote_types(gradient.dtype, torch.float32)
+                    totals[i] = gradient.to(wide, copy=True) if total is None else total.add_(gradient)
         narrow = [
             None if total is None else total.to(parameter.dtype)
             for total, parameter in zip(totals, self.parameters, strict=True)

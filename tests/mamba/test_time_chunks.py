@@ -151,6 +151,19 @@ def test_nothing_is_kept_where_no_gradient_is_wanted() -> None:
     assert_close(loss, model.nll(*batch)[0].sum().detach(), OUTPUT_RTOL[torch.float32])
 
 
+def test_a_state_keeps_no_activations_alive() -> None:
+    """Here it is a view of the chunk's inputs, as the last inputs of a convolution may be."""
+    weight = nn.Linear(1, 1)
+
+    def chunk(start: int, end: int, state: Any) -> tuple[Tensor, Any]:
+        x = weight(torch.ones(end - start, 1)).expand(-1, 1000).contiguous()
+        assert state is None or state[0].untyped_storage().nbytes() <= 3 * 4 * 1000
+        return x.sum(), (x[-1],)
+
+    total, _ = sum_over_chunks(weight, chunk, 12, 4)
+    total.backward()
+
+
 def test_parameters_that_change_before_the_backward_pass_are_noticed() -> None:
     model, batch = small_model(), sequence()
     loss, _ = loss_in_chunks(model, batch, 4)
