@@ -7,6 +7,7 @@ from bioaudio_mamba.config import MambaConfig
 from bioaudio_mamba.context import ContextGroup, shard_of
 from bioaudio_mamba.lm import CausalLM
 from bioaudio_mamba.parameter_groups import count_parameters, optimizer_groups
+from bioaudio_mamba.time_chunks import sum_over_chunks
 
 __all__ = [
     "BlockState",
@@ -20,4 +21,5 @@ __all__ = [
     "count_parameters",
     "optimizer_groups",
     "shard_of",
+    "sum_over_chunks",
 ]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from bioaudio_kernels import Ranks
-from jaxtyping import Float, Int, Integer
+from jaxtyping import Float, Int, Int64, Integer
 from torch import Tensor, nn
 
 from bioaudio_mamba import initialisation
 from bioaudio_mamba.backbone import Mamba, ModelState
 from bioaudio_mamba.config import MambaConfig
+from bioaudio_mamba.cross_entropy import linear_cross_entropy
 from bioaudio_mamba.layers import Linear
 
 
@@ -61,6 +64,25 @@ class CausalLM(nn.Module):
         """Logits of the token after each position, and the state after the last; see `Mamba.forward`."""
         hidden, new_state = self.backbone(tokens, state, cu_seqlens=cu_seqlens, context=context)
         return self.lm_head(hidden), new_state
+
+    def nll(
+        self,
+        tokens: Integer[Tensor, "batch length"],
+        targets: Int64[Tensor, "batch length"],
+        state: ModelState | None = None,
+        **options: Any,
+    ) -> tuple[Float[Tensor, "batch length"], ModelState]:
+        """Negative log-likelihood of each target after the tokens up to its position, in nats, and the state.
+
+        As from the logits of `forward`, which are never in memory all at once.
+
+        Args:
+            tokens, state: see `Mamba.forward`.
+            targets: ids in [0, vocab_size), as a rule the tokens one position on.
+            options: further keyword arguments of the backbone.
+        """
+        hidden, new_state = self.backbone(tokens, state, **options)
+        return linear_cross_entropy(hidden, self.lm_head.weight, targets), new_state
 
     def step(
         self, tokens: Integer[Tensor, " batch"], state: ModelState

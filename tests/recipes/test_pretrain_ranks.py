@@ -65,6 +65,22 @@ def test_two_ranks_on_one_sequence_train_as_one(
     assert_same_rows(rows(tmp_path), of_one_process)
 
 
+def test_two_ranks_train_in_chunks_as_one_does_in_full(
+    store: Path, tmp_path: Path, of_one_process: list[dict[str, float]]
+) -> None:
+    values = arguments(store, tmp_path, **HALVED, memory="chunks", chunk_length=7)
+    assert run_on_two_ranks(values, free_port()) == [0, 0]
+    assert_same_rows(rows(tmp_path), of_one_process)
+
+
+def test_two_ranks_share_every_chunk_of_a_sequence(
+    store: Path, tmp_path: Path, of_one_process: list[dict[str, float]]
+) -> None:
+    values = arguments(store, tmp_path, **HALVED, memory="chunks", chunk_length=5)
+    assert run_on_two_ranks(values, free_port(), context=2) == [0, 0]
+    assert_same_rows(rows(tmp_path), of_one_process)
+
+
 @pytest.mark.parametrize("way", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_rank_that_dies_or_hangs_is_named(store: Path, tmp_path: Path, way: signal.Signals) -> None:
     values = arguments(store, tmp_path, **HALVED)

@@ -109,12 +109,14 @@ def finetune(
         "trainer": trainer.arithmetic(),
         "seed": seed,
     }
-    module = ClassifierModule(network, optimizer, steps, flatten(plain(settings)))
+    tokens = max(max(stage.microbatches) * stage.length for stage in stages)
+    planner = trainer.planner(network.backbone.config, count_parameters(network), tokens)
+    module = ClassifierModule(network, optimizer, steps, flatten(plain(settings)), planner)
     folder = RunFolder(out / "finetune" / f"length-{length}")
     checkpoint = find_checkpoint(CheckpointFolder(folder.checkpoints), resume, module.numbers)
 
     if trainer.compile:
-        network.compile()
+        network.backbone.compile()
     root.create()
     folder.create()
     save_config(folder.config, arguments)

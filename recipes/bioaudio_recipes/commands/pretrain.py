@@ -92,9 +92,10 @@ def pretrain(
         context=trainer.context,
         timeout=trainer.collective_timeout,
         numbers=flatten(plain(settings)),
+        planner=trainer.planner(network.config, count_parameters(network), trainer.tokens_per_microbatch),
     )
     if trainer.compile:
-        network.compile()
+        network.backbone.compile()
     folder = RunFolder(out)
     checkpoints = CheckpointFolder(folder.checkpoints, trainer.keep_checkpoints)
     checkpoint = find_checkpoint(checkpoints, resume, module.numbers)

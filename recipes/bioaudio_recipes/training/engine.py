@@ -17,7 +17,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader
 
+from bioaudio_mamba import MambaConfig
 from bioaudio_recipes.training.checkpoints import Checkpoint
+from bioaudio_recipes.training.memory import MemoryPlanner
 from bioaudio_recipes.training.roll_call import RollCall
 
 
@@ -43,6 +45,11 @@ class TrainerConfig:
     """Lightning's name of the way several devices work together, such as ddp."""
     compile: bool = False
     """Whether to run the model through torch.compile."""
+    memory: Literal["auto", "full", "blocks", "chunks"] = "auto"
+    """Activations kept for the backward pass: full keeps all, blocks those between the blocks, chunks those
+    of one chunk of time, for any length; what is not kept is made again. auto takes the first that fits."""
+    chunk_length: int | None = None
+    """Time steps of a chunk; by default as the free memory allows."""
     deterministic: bool = False
     """Whether to insist on deterministic operations on a GPU too; on a CPU all of them are."""
     num_workers: int = 2
@@ -72,6 +79,10 @@ class TrainerConfig:
             raise ValueError(f"--trainer.context needs --trainer.strategy ddp, got {self.strategy}")
         if self.timeout_seconds <= 0:
             raise ValueError(f"--trainer.timeout_seconds must be above 0, got {self.timeout_seconds}")
+        if self.chunk_length is not None and self.chunk_length < 1:
+            raise ValueError(f"--trainer.chunk_length must be 1 or more, got {self.chunk_length}")
+        if self.chunk_length is not None and self.memory in ("full", "blocks"):
+            raise ValueError(f"--trainer.chunk_length is for memory chunks, not for {self.memory}")
         if self.num_workers < 0:
             raise ValueError(f"--trainer.num_workers must be 0 or more, got {self.num_workers}")
         if self.max_minutes is not None and self.max_minutes <= 0:
@@ -96,11 +107,25 @@ class TrainerConfig:
         """Whether the run will be on an NVIDIA GPU."""
         return self.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
+    def planner(self, model: MambaConfig, parameters: int, tokens: int) -> MemoryPlanner:
+        """Chooses how activations are kept, for micro-batches of so many tokens."""
+        return MemoryPlanner(
+            memory=self.memory,
+            chunk_length=self.chunk_length,
+            model=model,
+            parameters=parameters,
+            tokens=tokens,
+            half=self.precision == "bf16-mixed",
+            progress=self.progress,
+        )
+
     def arithmetic(self) -> dict[str, Any]:
-        """The settings that change a run's numbers, if only by rounding."""
-        names = ("tokens_per_microbatch", "precision", "devices", "compile", "deterministic")
-        mesh = {name: getattr(self, name) for name in ("num_nodes", "context") if getattr(self, name) > 1}
-        return {name: getattr(self, name) for name in names} | mesh
+        """The settings that change a run's numbers, if only by rounding; checkpoints hold what auto chose."""
+        names = ["tokens_per_microbatch", "precision", "devices", "compile", "deterministic"]
+        if self.memory == "chunks":
+            names += ["memory", "chunk_length"]
+        names += [name for name in ("num_nodes", "context") if getattr(self, name) > 1]
+        return {name: getattr(self, name) for name in names}
 
 
 def fit(
