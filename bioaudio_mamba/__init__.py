@@ -4,12 +4,15 @@ from bioaudio_mamba.backbone import Mamba, ModelState
 from bioaudio_mamba.block import BlockState, MambaBlock
 from bioaudio_mamba.classifier import SequenceClassifier
 from bioaudio_mamba.config import MambaConfig
+from bioaudio_mamba.context import ContextGroup, shard_of
 from bioaudio_mamba.lm import CausalLM
 from bioaudio_mamba.parameter_groups import count_parameters, optimizer_groups
+from bioaudio_mamba.time_chunks import sum_over_chunks
 
 __all__ = [
     "BlockState",
     "CausalLM",
+    "ContextGroup",
     "Mamba",
     "MambaBlock",
     "MambaConfig",
@@ -17,4 +20,6 @@ __all__ = [
     "SequenceClassifier",
     "count_parameters",
     "optimizer_groups",
+    "shard_of",
+    "sum_over_chunks",
 ]

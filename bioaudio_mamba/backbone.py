@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TypeAlias, cast
+from contextlib import nullcontext
+from typing import Any, TypeAlias, cast
 
 import torch
-from jaxtyping import Float, Integer
+from bioaudio_kernels import Ranks
+from bioaudio_kernels.recompute import Recompute, keeping_all
+from jaxtyping import Float, Int, Integer
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from bioaudio_mamba import initialisation
 from bioaudio_mamba.block import BlockState, MambaBlock
@@ -21,11 +25,14 @@ ModelState: TypeAlias = tuple[BlockState, ...]
 
 
 class ResidualLayer(nn.Module):
-    """x + mixer(norm(x)): the residual stream x keeps its dtype, float32, whatever the mixer computes in."""
+    """x + mixer(norm(x)): the residual stream x keeps its dtype, float32, whatever the mixer computes in.
+
+    x comes and goes as a sum yet to be made, x = residual + y, because the next norm reads it anyway.
+    """
 
     def __init__(self, config: MambaConfig, generator: torch.Generator | None = None) -> None:
         super().__init__()
-        self.norm = RMSNorm(config.d_model, config.norm_eps)
+        self.norm = RMSNorm(config.d_model, config.norm_eps, config.backend)
         self.mixer = MambaBlock(config, generator)
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
@@ -34,16 +41,28 @@ class ResidualLayer(nn.Module):
         self.mixer.reset_parameters(generator)
 
     def forward(
-        self, x: Float[Tensor, "batch length d_model"], state: BlockState | None = None
-    ) -> tuple[Float[Tensor, "batch length d_model"], BlockState]:
-        """Map a sequence that follows on from `state`, and return the state after it."""
-        y, new_state = self.mixer(self.norm(x), state)
-        return x + y, new_state
+        self,
+        residual: Float[Tensor, "batch length d_model"],
+        y: Float[Tensor, "batch length d_model"] | None,
+        state: BlockState | None = None,
+        *,
+        cu_seqlens: Int[Tensor, " borders"] | None = None,
+        context: Ranks | None = None,
+    ) -> tuple[Float[Tensor, "batch length d_model"], Float[Tensor, "batch length d_model"], BlockState]:
+        """Map a sequence that follows on from `state`; returns the new residual and y, and the new state.
+
+        `cu_seqlens` and `context` are those of `Mamba.forward`.
+        """
+        with (recompute := Recompute()):
+            normed, total = self.norm.add(y, residual)
+            recompute.make_again(normed, lambda: self.norm.add(None, total)[0])
+            new_y, new_state = self.mixer(normed, state, cu_seqlens=cu_seqlens, context=context)
+        return total, new_y, new_state
 
     def step(
         self, x: Float[Tensor, "batch d_model"], state: BlockState
     ) -> tuple[Float[Tensor, "batch d_model"], BlockState]:
-        """`forward` over a single time step."""
+        """`forward` over a single time step, the sum made."""
         y, new_state = self.mixer.step(self.norm(x), state)
         return x + y, new_state
 
@@ -51,10 +70,15 @@ class ResidualLayer(nn.Module):
 class Mamba(nn.Module):
     """Embedding, `n_layer` residual Mamba blocks with pre-normalisation, and a final norm.
 
+    With the attribute `checkpoint_blocks` True, a pass keeps for the backward pass what enters each block,
+    and runs the block again there: the same numbers from a fraction of the memory.
+
     Args:
         config: the sizes.
         generator: draws the weights; None uses torch's global generator.
     """
+
+    checkpoint_blocks: bool
 
     def __init__(self, config: MambaConfig, generator: torch.Generator | None = None) -> None:
         super().__init__()
@@ -62,7 +86,8 @@ class Mamba(nn.Module):
         self.embeddings = Embedding(config.vocab_size, config.d_model)
         initialisation.embedding_(self.embeddings.weight, generator)
         self.layers = nn.ModuleList(ResidualLayer(config, generator) for _ in range(config.n_layer))
-        self.norm_f = RMSNorm(config.d_model, config.norm_eps)
+        self.norm_f = RMSNorm(config.d_model, config.norm_eps, config.backend)
+        self.checkpoint_blocks = False
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw all weights anew, as construction does, on the device where they are now."""
@@ -76,7 +101,12 @@ class Mamba(nn.Module):
         return tuple(layer.mixer.initial_state(batch_size, device) for layer in self._residual_layers())
 
     def forward(
-        self, tokens: Integer[Tensor, "batch length"], state: ModelState | None = None
+        self,
+        tokens: Integer[Tensor, "batch length"],
+        state: ModelState | None = None,
+        *,
+        cu_seqlens: Int[Tensor, " borders"] | None = None,
+        context: Ranks | None = None,
     ) -> tuple[Float[Tensor, "batch length d_model"], ModelState]:
         """Hidden vectors after the final norm, and the state after the last token.
 
@@ -85,18 +115,32 @@ class Mamba(nn.Module):
         Args:
             tokens: ids in [0, vocab_size).
             state: what came before; None is the start of a sequence.
+            cu_seqlens: (n_sequences + 1,) borders, from 0 to length: the single row of `tokens` holds
+                sequences one after another, which know nothing of each other. States have a row for each.
+            context: the ranks that share the sequence, a `ContextGroup`: `tokens` are this rank's shard.
+                `state` and the state returned, and their gradients, are those of the whole sequence and the
+                same on every rank; gradients of parameters are the shard's part. With `cu_seqlens`, borders
+                and states are those of the shard, cut by `bioaudio_kernels.cut_cu_seqlens`: its first
+                sequence is the rest of the rank before's last, even if nothing of it is left.
 
         Raises:
-            ValueError: a token (checked on the CPU only) is not of the vocabulary, or `state` has another
-                number of layers.
+            ValueError: a token (checked on the CPU only) is not of the vocabulary, `state` has another
+                number of layers, `cu_seqlens` holds no borders, or a shard is shorter than a convolution
+                reaches back.
         """
-        x = self._embed(tokens)
+        residual, y = self._embed(tokens), None
+        if cu_seqlens is not None:
+            cu_seqlens = cu_seqlens.to(residual.device)
+        packing = {"cu_seqlens": cu_seqlens, "context": context}
         new_state = []
         states = [None] * self.config.n_layer if state is None else self._checked(state)
         for layer, layer_state in zip(self._residual_layers(), states, strict=True):
-            x, layer_state = layer(x, layer_state)
+            if self.checkpoint_blocks and torch.is_grad_enabled():
+                residual, y, layer_state = _checkpointed(layer, residual, y, layer_state, **packing)
+            else:
+                residual, y, layer_state = layer(residual, y, layer_state, **packing)
             new_state.append(layer_state)
-        return self.norm_f(x), tuple(new_state)
+        return self.norm_f.add(y, residual)[0], tuple(new_state)
 
     def step(
         self, tokens: Integer[Tensor, " batch"], state: ModelState
@@ -123,6 +167,16 @@ class Mamba(nn.Module):
         if len(state) != self.config.n_layer:
             raise ValueError(f"state of {len(state)} layers given to a model of {self.config.n_layer}")
         return state
+
+
+def _checkpointed(layer: ResidualLayer, *arguments: Any, **packing: Any) -> Any:
+    """The layer's results, its activations made again in the backward pass."""
+
+    def run(*arguments: Any) -> Any:
+        with nullcontext() if torch.compiler.is_compiling() else keeping_all():
+            return layer(*arguments, **packing)
+
+    return checkpoint(run, *arguments, use_reentrant=False)
 
 
 def _check_tokens(tokens: Integer[Tensor, "*batch"], vocab_size: int) -> None:

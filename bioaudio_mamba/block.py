@@ -20,12 +20,14 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from bioaudio_kernels import causal_conv1d, causal_conv1d_step, selective_scan, selective_scan_step
-from jaxtyping import Float
+from bioaudio_kernels import Ranks, causal_conv1d, causal_conv1d_step, selective_scan, selective_scan_step
+from bioaudio_kernels.recompute import Recompute
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from bioaudio_mamba import initialisation
 from bioaudio_mamba.config import MambaConfig
+from bioaudio_mamba.context import exchange_tails
 from bioaudio_mamba.layers import DepthwiseConv, Linear
 from bioaudio_mamba.precision import at_least_float32
 
@@ -88,21 +90,56 @@ class MambaBlock(nn.Module):
         return BlockState(conv, torch.zeros(batch_size, d_inner, d_state, dtype=ssm_dtype, device=device))
 
     def forward(
-        self, hidden: Float[Tensor, "batch length d_model"], state: BlockState | None = None
+        self,
+        hidden: Float[Tensor, "batch length d_model"],
+        state: BlockState | None = None,
+        *,
+        cu_seqlens: Int[Tensor, " borders"] | None = None,
+        context: Ranks | None = None,
     ) -> tuple[Float[Tensor, "batch length d_model"], BlockState]:
         """Map a sequence that follows on from `state` (None: the start), and return the state after it.
 
-        Gradients flow through both states. The kernels read x, z, B and C as slices of the projections.
+        Gradients flow through both states. The kernels read x, z, B and C as slices of the projections. What
+        is cheap to compute, the convolution and the projection to dt, is made again in the backward pass.
+        `cu_seqlens` and `context` are those of `Mamba.forward`.
         """
         backend = self.config.backend
         x, z = self.in_proj(hidden).chunk(2, dim=-1)
         conv_state, ssm_state = (None, None) if state is None else (state.conv.to(x.dtype), state.ssm)
         weight, bias = self.conv1d.weight.squeeze(1), self.conv1d.bias
-        x, conv_state = causal_conv1d(x, weight, bias, conv_state, activation="silu", backend=backend)
-        dt, B, C = self._selection(x)
+        leaving = None
+        if context is not None and weight.shape[1] > 1:
+            if conv_state is None:
+                sequences = x.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
+                conv_state = x.new_zeros(sequences, weight.shape[1] - 1, x.shape[2])
+            x, conv_state, leaving = exchange_tails(context, x, conv_state, cu_seqlens)
         A, D, dt_bias = self._ssm_parameters()
-        y, ssm_state = selective_scan(x, dt, A, B, C, D, z, dt_bias, ssm_state, backend=backend)
-        return self.out_proj(y), BlockState(conv_state, ssm_state)
+
+        def convolve() -> tuple[Tensor, Tensor]:
+            return causal_conv1d(
+                x, weight, bias, conv_state, cu_seqlens=cu_seqlens, activation="silu", backend=backend
+            )
+
+        with (recompute := Recompute()):
+            u, new_conv_state = convolve()
+            recompute.make_again(u, lambda: convolve()[0])
+            low_rank, B, C = self._selection(u)
+            dt = recompute.make_again(self._dt(low_rank), lambda: self._dt(low_rank))
+            y, ssm_state = selective_scan(
+                u,
+                dt,
+                A,
+                B,
+                C,
+                D,
+                z,
+                dt_bias,
+                ssm_state,
+                cu_seqlens=cu_seqlens,
+                backend=backend,
+                ranks=context,
+            )
+        return self.out_proj(y), BlockState(new_conv_state if leaving is None else leaving, ssm_state)
 
     def step(
         self, hidden: Float[Tensor, "batch d_model"], state: BlockState
@@ -114,20 +151,25 @@ class MambaBlock(nn.Module):
         x, conv_state = causal_conv1d_step(
             x, weight, bias, state.conv.to(x.dtype), activation="silu", backend=backend
         )
-        dt, B, C = self._selection(x)
+        low_rank, B, C = self._selection(x)
         A, D, dt_bias = self._ssm_parameters()
+        dt = self._dt(low_rank)
         y, ssm_state = selective_scan_step(x, dt, A, B, C, D, z, dt_bias, state.ssm, backend=backend)
         return self.out_proj(y), BlockState(conv_state, ssm_state)
 
     def _selection(
         self, x: Float[Tensor, "*batch d_inner"]
     ) -> tuple[
-        Float[Tensor, "*batch d_inner"], Float[Tensor, "*batch d_state"], Float[Tensor, "*batch d_state"]
+        Float[Tensor, "*batch rank"], Float[Tensor, "*batch d_state"], Float[Tensor, "*batch d_state"]
     ]:
-        """What the input selects: dt (before bias and softplus, which the scan adds in float32), B and C."""
+        """What the input selects: dt before it is projected from its low rank, B and C."""
         rank, d_state = self.config.rank, self.config.d_state
-        dt, B, C = self.x_proj(x).split([rank, d_state, d_state], dim=-1)
-        return F.linear(dt, self.dt_proj.weight), B, C
+        low_rank, B, C = self.x_proj(x).split([rank, d_state, d_state], dim=-1)
+        return low_rank, B, C
+
+    def _dt(self, low_rank: Float[Tensor, "*batch rank"]) -> Float[Tensor, "*batch d_inner"]:
+        """dt before bias and softplus, which the scan adds in float32."""
+        return F.linear(low_rank, self.dt_proj.weight)
 
     def _ssm_parameters(
         self,

@@ -9,8 +9,10 @@ from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from bioaudio_mamba import initialisation
-from bioaudio_mamba.backbone import Mamba
+from bioaudio_mamba.backbone import Mamba, ModelState
 from bioaudio_mamba.layers import Linear
+from bioaudio_mamba.precision import at_least_float32
+from bioaudio_mamba.time_chunks import sum_over_chunks
 
 Pooling = Literal["last", "mean"]
 
@@ -52,14 +54,21 @@ class SequenceClassifier(nn.Module):
         self.backbone.requires_grad_(False)
 
     def forward(
-        self, tokens: Integer[Tensor, "batch length"], lengths: Integer[Tensor, " batch"] | None = None
+        self,
+        tokens: Integer[Tensor, "batch length"],
+        lengths: Integer[Tensor, " batch"] | None = None,
+        *,
+        chunk_length: int | None = None,
     ) -> Float[Tensor, "batch n_classes"]:
         """Logits of the classes.
 
         Args:
-            tokens: ids, padded at the right.
+            tokens: ids, padded at the right; with `chunk_length` they may live on the CPU while the model is
+                on a GPU.
             lengths: how many tokens of each row count, 1 to length; None means all. What stands beyond them
                 changes nothing.
+            chunk_length: tokens of each row whose activations are in memory at once (see `sum_over_chunks`);
+                None for all.
 
         Raises:
             ValueError: a length is out of range.
@@ -68,25 +77,38 @@ class SequenceClassifier(nn.Module):
             lengths = torch.full(tokens.shape[:1], tokens.shape[1], device=tokens.device)
         elif not torch.compiler.is_compiling():
             _check_lengths(lengths, tokens.shape[1])
-        hidden, _ = self.backbone(tokens)
+        lengths, device = lengths.long(), self.head.weight.device
         pool = last_token if self.pooling == "last" else mean_over_tokens
-        return self.head(pool(hidden, lengths.long()))
+
+        def chunk(start: int, end: int, state: ModelState | None) -> tuple[Tensor, ModelState]:
+            hidden, new_state = self.backbone(tokens[:, start:end].to(device), state)
+            return pool(hidden, lengths.to(device), start), new_state
+
+        if chunk_length is None:
+            pooled, _ = chunk(0, tokens.shape[1], None)
+        else:
+            pooled, _ = sum_over_chunks(self.backbone, chunk, tokens.shape[1], chunk_length)
+        return self.head(pooled)
 
 
 def last_token(
-    hidden: Float[Tensor, "batch length d_model"], lengths: Integer[Tensor, " batch"]
+    hidden: Float[Tensor, "batch length d_model"], lengths: Integer[Tensor, " batch"], start: int = 0
 ) -> Float[Tensor, "batch d_model"]:
-    """The vector of each sequence's last token."""
-    return hidden[torch.arange(hidden.shape[0], device=hidden.device), lengths - 1]
+    """The vector of each sequence's last token, or zeros if it is not among those from `start` on."""
+    place = lengths - 1 - start
+    inside = (place >= 0) & (place < hidden.shape[1])
+    rows = hidden[torch.arange(hidden.shape[0], device=hidden.device), place.clamp(0, hidden.shape[1] - 1)]
+    return torch.where(inside.unsqueeze(1), at_least_float32(rows), 0.0)
 
 
 def mean_over_tokens(
-    hidden: Float[Tensor, "batch length d_model"], lengths: Integer[Tensor, " batch"]
+    hidden: Float[Tensor, "batch length d_model"], lengths: Integer[Tensor, " batch"], start: int = 0
 ) -> Float[Tensor, "batch d_model"]:
-    """The mean of each sequence's vectors, padding left out."""
-    position = torch.arange(hidden.shape[1], device=hidden.device)
+    """The sum of each sequence's vectors from `start` on, padding left out, over its number of tokens."""
+    position = start + torch.arange(hidden.shape[1], device=hidden.device)
     counted = position < lengths.unsqueeze(1)
-    return (hidden * counted.unsqueeze(-1)).sum(1) / lengths.unsqueeze(1)
+    wide = torch.promote_types(hidden.dtype, torch.float32)
+    return (hidden * counted.unsqueeze(-1)).sum(1, dtype=wide) / lengths.unsqueeze(1)
 
 
 def _check_lengths(lengths: Integer[Tensor, " batch"], length: int) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from jaxtyping import Float, Integer
+from bioaudio_kernels import Ranks
+from jaxtyping import Float, Int, Int64, Integer
 from torch import Tensor, nn
 
 from bioaudio_mamba import initialisation
 from bioaudio_mamba.backbone import Mamba, ModelState
 from bioaudio_mamba.config import MambaConfig
+from bioaudio_mamba.cross_entropy import linear_cross_entropy
 from bioaudio_mamba.layers import Linear
 
 
@@ -50,11 +54,35 @@ class CausalLM(nn.Module):
         return self.backbone.initial_state(batch_size, device)
 
     def forward(
-        self, tokens: Integer[Tensor, "batch length"], state: ModelState | None = None
+        self,
+        tokens: Integer[Tensor, "batch length"],
+        state: ModelState | None = None,
+        *,
+        cu_seqlens: Int[Tensor, " borders"] | None = None,
+        context: Ranks | None = None,
     ) -> tuple[Float[Tensor, "batch length vocab"], ModelState]:
         """Logits of the token after each position, and the state after the last; see `Mamba.forward`."""
-        hidden, new_state = self.backbone(tokens, state)
+        hidden, new_state = self.backbone(tokens, state, cu_seqlens=cu_seqlens, context=context)
         return self.lm_head(hidden), new_state
+
+    def nll(
+        self,
+        tokens: Integer[Tensor, "batch length"],
+        targets: Int64[Tensor, "batch length"],
+        state: ModelState | None = None,
+        **options: Any,
+    ) -> tuple[Float[Tensor, "batch length"], ModelState]:
+        """Negative log-likelihood of each target after the tokens up to its position, in nats, and the state.
+
+        As from the logits of `forward`, which are never in memory all at once.
+
+        Args:
+            tokens, state: see `Mamba.forward`.
+            targets: ids in [0, vocab_size), as a rule the tokens one position on.
+            options: further keyword arguments of the backbone.
+        """
+        hidden, new_state = self.backbone(tokens, state, **options)
+        return linear_cross_entropy(hidden, self.lm_head.weight, targets), new_state
 
     def step(
         self, tokens: Integer[Tensor, " batch"], state: ModelState

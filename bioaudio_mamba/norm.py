@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from bioaudio_kernels import Backend, add_rms_norm
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from bioaudio_mamba.precision import at_least_float32, product_dtype
 
 
 class RMSNorm(nn.Module):
     """y = x / sqrt(mean(x²) + eps) * weight, the mean over the last dimension.
 
     The residual stream that enters is float32 (see `Mamba`), and so are the statistics. The result has the
-    dtype of `weight`; autocast narrows it where the next projection reads it.
+    dtype in which the next projection reads it: autocast's, or else that of `weight`.
     """
 
-    def __init__(self, d_model: int, eps: float = 1e-5) -> None:
+    def __init__(self, d_model: int, eps: float = 1e-5, backend: Backend = "auto") -> None:
         super().__init__()
         self.eps = eps
+        self.backend: Backend = backend
         self.weight = nn.Parameter(torch.empty(d_model))
         self.reset_parameters()
 
@@ -26,9 +30,17 @@ class RMSNorm(nn.Module):
         nn.init.ones_(self.weight)
 
     def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
-        """Normalise the last dimension of `x`."""
-        y = F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
-        return y.to(self.weight.dtype)
+        """Normalise the last dimension of `x`; torch's own norm, for a single step the quickest to call."""
+        wide = at_least_float32(x)
+        y = F.rms_norm(wide, self.weight.shape, self.weight.to(wide.dtype), self.eps)
+        return y.to(product_dtype(self.weight))
+
+    def add(
+        self, y: Float[Tensor, "*batch d_model"] | None, residual: Float[Tensor, "*batch d_model"]
+    ) -> tuple[Float[Tensor, "*batch d_model"], Float[Tensor, "*batch d_model"]]:
+        """The norm of residual + y (None adds nothing), and the sum itself: in one pass over memory."""
+        dtype = product_dtype(self.weight)
+        return add_rms_norm(y, residual, self.weight, self.eps, dtype=dtype, backend=self.backend)
 
     def extra_repr(self) -> str:
         """Shown by repr()."""

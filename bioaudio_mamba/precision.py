@@ -9,3 +9,11 @@ from torch import Tensor
 def at_least_float32(tensor: Tensor) -> Tensor:
     """`tensor` in float32, or untouched if it is float32 or float64 already."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def product_dtype(tensor: Tensor) -> torch.dtype:
+    """The dtype in which a matrix product of `tensor` runs: autocast's where that is on and may narrow it."""
+    device = tensor.device.type
+    if torch.is_autocast_enabled(device) and tensor.dtype != torch.float64:
+        return torch.get_autocast_dtype(device)
+    return tensor.dtype

@@ -72,11 +72,17 @@ def run(values: dict[str, Any], interruption: Interruption | None = None) -> int
     return _run_all([(values, interruption, {})])[0]
 
 
-def run_on_two_ranks(values: dict[str, Any], port: int) -> list[int]:
-    """Run `pretrain` as two processes that talk over `port`; returns their exit codes."""
-    values = values | {"trainer": replace(values["trainer"], devices=2, strategy="ddp")}
+def run_on_two_ranks(
+    values: dict[str, Any], port: int, interruption: Interruption | None = None, **trainer: Any
+) -> list[int]:
+    """Run `pretrain` as two processes that talk over `port`; returns their exit codes.
+
+    An interruption befalls rank 1 alone. What rank 0 dies of is written to `error` in the run folder.
+    """
+    values = values | {"trainer": replace(values["trainer"], devices=2, strategy="ddp", **trainer)}
     here = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0"}
-    return _run_all([(values, None, here | {"LOCAL_RANK": str(rank)}) for rank in range(2)])
+    calls = [(values, interruption if rank else None, here | {"LOCAL_RANK": str(rank)}) for rank in range(2)]
+    return _run_all(calls)
 
 
 def _run_all(calls: list[tuple[Any, ...]]) -> list[int]:
@@ -85,8 +91,12 @@ def _run_all(calls: list[tuple[Any, ...]]) -> list[int]:
     processes = [context.Process(target=_run, args=call) for call in calls]
     for process in processes:
         process.start()
-    for process in processes:
-        process.join()
+    processes[0].join()  # a process that was stopped would stay
+    for process in processes[1:]:
+        process.join(timeout=60 if processes[0].exitcode == 0 else 1)
+        if process.is_alive():
+            process.kill()
+            process.join()
     return [process.exitcode or 0 for process in processes]
 
 
@@ -97,7 +107,11 @@ def _run(values: dict[str, Any], interruption: Interruption | None, environment:
     multiprocessing.set_start_method("fork", force=True)
     if interruption is not None:
         _interrupt(interruption)
-    pretrain(**values)
+    try:
+        pretrain(**values)
+    except OSError as error:
+        (values["out"] / "error").write_text(str(error))
+        raise
 
 
 def _interrupt(interruption: Interruption) -> None:

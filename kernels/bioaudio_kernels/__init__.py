@@ -1,16 +1,22 @@
-"""Scans and causal convolutions: one op a folder, each with a reference, a fast CPU path and Triton."""
+"""Scans, causal convolutions and norms: one op a folder, with a reference, a fast CPU path and Triton."""
 
+from bioaudio_kernels.add_rms_norm import add_rms_norm
 from bioaudio_kernels.backend import BACKENDS, Backend, available_backends, resolve_backend
 from bioaudio_kernels.causal_conv1d import causal_conv1d, causal_conv1d_step
 from bioaudio_kernels.lti_scan import discretize_bilinear, discretize_zoh, lti_scan, lti_step
+from bioaudio_kernels.packed import cut_cu_seqlens
+from bioaudio_kernels.ranks import Ranks
 from bioaudio_kernels.selective_scan import selective_scan, selective_scan_step
 
 __all__ = [
     "BACKENDS",
     "Backend",
+    "Ranks",
+    "add_rms_norm",
     "available_backends",
     "causal_conv1d",
     "causal_conv1d_step",
+    "cut_cu_seqlens",
     "discretize_bilinear",
     "discretize_zoh",
     "lti_scan",

@@ -1,10 +1,12 @@
-"""Sequences of any lengths packed one after another in one row: the check of their borders."""
+"""Sequences of any lengths packed one after another in one row: the check of their borders, and their cut."""
 
 from __future__ import annotations
 
-from itertools import pairwise
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -43,6 +45,34 @@ def check_cu_seqlens(op: str, cu_seqlens: Tensor, batch: int, length: int) -> No
     elif _checked.get(cu_seqlens) != (length, cu_seqlens._version):
         _check_values(op, cu_seqlens.tolist(), length)
         _checked[cu_seqlens] = (length, cu_seqlens._version)
+
+
+def cut_cu_seqlens(
+    cu_seqlens: Int[Tensor, " borders"], lengths: Sequence[int]
+) -> list[Int[Tensor, " _borders"]]:
+    """The borders in each shard of a packed row that is cut into consecutive shards.
+
+    Sequence 0 of every shard but the first is what the shard has of the last sequence of the shard before, at
+    times nothing: a border on the edge between two shards makes an empty sequence at the start of the second.
+    So sequence i of a shard is sequence i + (the number of borders inside the shards before) of the row.
+
+    Args:
+        cu_seqlens: borders of the row, from 0 to its length.
+        lengths: of the shards, in order.
+
+    Raises:
+        ValueError: if the lengths do not add up to that of the row.
+    """
+    first, *inside, end = cu_seqlens.tolist()
+    if first != 0 or sum(lengths) != end:
+        raise ValueError(
+            f"cut_cu_seqlens: shards of {list(lengths)} steps, but the row goes from {first} to {end}"
+        )
+    shards = []
+    for start, stop in pairwise(accumulate(lengths, initial=0)):
+        mine = [border - start for border in inside if start <= border < stop or border == stop == end]
+        shards.append(cu_seqlens.new_tensor([0, *mine, stop - start]))
+    return shards
 
 
 def _check_values(op: str, borders: list[int], length: int) -> None:

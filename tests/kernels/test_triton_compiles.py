@@ -51,7 +51,8 @@ class MachineCode(NamedTuple):
 
     registers: int
     loop: Counter[str]
-    """How often each instruction (to its first dot) occurs in the longest of the innermost loops."""
+    """How often each instruction (to its first dot) occurs in the longest of the innermost loops, or in all
+    of a kernel that has none."""
     exponentials: int
     """Bare exp2 instructions in that loop."""
 
@@ -123,7 +124,8 @@ def disassemble(compiled: Any, folder: Path) -> MachineCode:
         if branch and labels[branch[1]] < end:
             loops.append((labels[branch[1]], end + 1))
     innermost = [a for a in loops if not any(a != b and a[0] <= b[0] and b[1] <= a[1] for b in loops)]
-    start, end = max(innermost, key=lambda loop: loop[1] - loop[0])
+    whole = (0, len(instructions))
+    start, end = max(innermost, key=lambda loop: loop[1] - loop[0], default=whole)
     body = instructions[start:end]
 
     def count(lines: list[str]) -> Counter[str]:
@@ -314,3 +316,34 @@ def test_every_form_of_the_scan_compiles_without_spills(scan: Scan, name: str, t
 def test_scan_compiles_for_sm_80(name: str, tmp_path: Path) -> None:
     code = disassemble(scan_launches(Scan(4))[name].compile(80), tmp_path)
     assert not code.traffic & {"LDL", "STL"}
+
+
+@pytest.mark.parametrize("architecture", [80, 90])
+@pytest.mark.parametrize("name", ["forward", "backward"])
+@pytest.mark.parametrize("width", [64, 256, 2048])
+def test_norm_compiles_without_spills(name: str, width: int, architecture: int, tmp_path: Path) -> None:
+    """And in few enough registers for 16 warps on a multiprocessor."""
+    from bioaudio_kernels.add_rms_norm import triton_kernels, triton_op
+
+    backward = name == "backward"
+    elements = triton_op.BACKWARD_ELEMENTS if backward else triton_op.FORWARD_ELEMENTS
+    config = triton_op.choose_config(width, elements)
+    arguments = {
+        **dict.fromkeys(("p_y", "p_normed", "p_d_normed", "p_d_y"), "*bf16"),
+        **dict.fromkeys(("p_residual", "p_total", "p_weight", "p_rstd", "p_d_total"), "*fp32"),
+        **dict.fromkeys(("p_d_residual", "p_d_weight"), "*fp32"),
+        **dict.fromkeys(("rows", "steps"), "i32"),
+        "width": width,
+        "eps": "fp32",
+    }
+    kernel = triton_kernels.backward_kernel if backward else triton_kernels.forward_kernel
+    compiled = compile_kernel(
+        kernel,
+        {argument: arguments[argument] for argument in kernel.arg_names if argument in arguments},
+        {"ROWS": config.rows, "BLOCK": config.block},
+        architecture,
+        num_warps=config.num_warps,
+    )
+    code = disassemble(compiled, tmp_path)
+    assert not code.traffic & {"LDL", "STL"}
+    assert code.registers <= 128

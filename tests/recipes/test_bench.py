@@ -12,6 +12,7 @@ import torch
 from bioaudio_recipes.bench.clock import wall_milliseconds
 from bioaudio_recipes.bench.contender import Contender, Job
 from bioaudio_recipes.bench.plan import RACES
+from bioaudio_recipes.bench.plot import memory_plot
 from bioaudio_recipes.bench.race import Heat, Result, race
 from bioaudio_recipes.bench.roofline import Device, Work
 from bioaudio_recipes.bench.shape import Shape
@@ -167,6 +168,34 @@ def test_kept_memory_is_what_autograd_saves_and_the_output(tmp_path: Path) -> No
     assert theirs["kept_bytes"] == one + (32 + 3) * 32 * 4
 
 
+def test_memory_is_drawn_against_length_where_it_was_measured() -> None:
+    def heat(length: int, *peaks: int | None) -> Heat:
+        results = [
+            Result(
+                name=f"mode {i}", milliseconds={}, peak_bytes=peak, reason=None if peak else "out of memory"
+            )
+            for i, peak in enumerate(peaks)
+        ]
+        return Heat(shape=Shape(length=length), results=results, work={}, tokens=0)
+
+    plot = memory_plot("a race", [heat(1024, 10**8, 10**7), heat(4096, None, 10**7)], "length")
+    assert plot is not None
+    assert "mode 0" in plot
+    assert "mode 1" in plot
+    assert memory_plot("a race", [heat(1024, None, None), heat(4096, None, None)], "length") is None
+
+
+def test_ways_of_keeping_activations_race_beside_each_other() -> None:
+    text = run(
+        "bench", ["lm", "--lengths", "48", "--batch", "2", "--n-layer", "2", "--peers", "mamba_ssm", *TINY]
+    )
+    assert text is not None
+    names = ("ours ", "ours (blocks)", "ours (chunks)")
+    assert [any(line.strip().startswith(name) for line in text.splitlines()) for name in names] == 3 * [True]
+    assert "differs" not in text
+    assert "batch 2, length 48" in text
+
+
 def test_tables_say_what_the_numbers_say() -> None:
     ours = Result(name="ours", milliseconds={"forward": 2.0, "forward + backward": 8.0}, kept_bytes=3000)
     peer = Result(name="peer", milliseconds={"forward": 3.0, "forward + backward": 20.0}, kept_bytes=4000)
@@ -202,6 +231,7 @@ def test_tables_say_what_the_numbers_say() -> None:
         (["conv", "--tokens", "8"], "--tokens is for bench lm, not for bench conv"),
         (["conv", "--shapes", "table"], "--shapes is for bench scan, not for bench conv"),
         (["scan", "--shapes", "table", "--lengths", "8"], "--shapes brings its own"),
+        (["lm", "--tokens", "8", "--batch", "1"], "give --tokens or --batch, not both"),
         (["lm", "--tokens", "8", "--lengths", "16"], "--tokens is 8, it must be at least the longest length"),
         (["genome", "--lengths", "8"], "--lengths is for bench scan, conv, block, lm, not for bench genome"),
     ],

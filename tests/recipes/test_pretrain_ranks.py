@@ -1,16 +1,35 @@
-"""Two processes train as one does, and resume as one does."""
+"""Two processes train as one does, and resume as one does: on windows of their own, or on all together.
+
+One that dies or hangs is named.
+"""
 
 from __future__ import annotations
 
 import csv
+import signal
 import socket
 from pathlib import Path
 
 import pytest
 import torch
 from bioaudio_recipes.run_folder import RunFolder
-from pretrain_runs import TIMINGS, arguments, make_store, run, run_on_two_ranks
+from bioaudio_recipes.training.engine import TrainerConfig, process_rank
+from pretrain_runs import TIMINGS, Interruption, arguments, make_store, run, run_on_two_ranks
 from tolerances import GRADIENT_RTOL
+
+HALVED = {"tokens_per_microbatch": 32}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_store(tmp_path_factory.mktemp("genome"), letters="ACGTN")
+
+
+@pytest.fixture(scope="module")
+def of_one_process(store: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, float]]:
+    out = tmp_path_factory.mktemp("one")
+    assert run(arguments(store, out)) == 0
+    return rows(out)
 
 
 def free_port() -> int:
@@ -25,17 +44,78 @@ def rows(out: Path) -> list[dict[str, float]]:
     return [{name: float(value) for name, value in row.items() if value} for row in kept]
 
 
-def test_two_ranks_train_as_one(tmp_path: Path) -> None:
-    store = make_store(tmp_path, letters="ACGTN")
-    assert run(arguments(store, tmp_path / "one")) == 0
-    halved = {"tokens_per_microbatch": 32}
-    assert run_on_two_ranks(arguments(store, tmp_path / "two", max_minutes=1e-9, **halved), free_port()) == [
-        0,
-        0,
-    ]
-    assert len(rows(tmp_path / "two")) < 5
-    assert run_on_two_ranks(arguments(store, tmp_path / "two", **halved), free_port()) == [0, 0]
-    one, two = rows(tmp_path / "one"), rows(tmp_path / "two")
-    assert len(one) == len(two)
-    for single, both in zip(one, two, strict=True):
+def assert_same_rows(actual: list[dict[str, float]], expected: list[dict[str, float]]) -> None:
+    assert len(actual) == len(expected)
+    for both, single in zip(actual, expected, strict=True):
         assert both == pytest.approx(single, rel=GRADIENT_RTOL[torch.float32])
+
+
+def test_two_ranks_train_as_one(store: Path, tmp_path: Path, of_one_process: list[dict[str, float]]) -> None:
+    values = arguments(store, tmp_path, **HALVED)
+    assert run_on_two_ranks(arguments(store, tmp_path, max_minutes=1e-9, **HALVED), free_port()) == [0, 0]
+    assert len(rows(tmp_path)) < 5
+    assert run_on_two_ranks(values, free_port()) == [0, 0]
+    assert_same_rows(rows(tmp_path), of_one_process)
+
+
+def test_two_ranks_on_one_sequence_train_as_one(
+    store: Path, tmp_path: Path, of_one_process: list[dict[str, float]]
+) -> None:
+    assert run_on_two_ranks(arguments(store, tmp_path, **HALVED), free_port(), context=2) == [0, 0]
+    assert_same_rows(rows(tmp_path), of_one_process)
+
+
+def test_two_ranks_train_in_chunks_as_one_does_in_full(
+    store: Path, tmp_path: Path, of_one_process: list[dict[str, float]]
+) -> None:
+    values = arguments(store, tmp_path, **HALVED, memory="chunks", chunk_length=7)
+    assert run_on_two_ranks(values, free_port()) == [0, 0]
+    assert_same_rows(rows(tmp_path), of_one_process)
+
+
+def test_two_ranks_share_every_chunk_of_a_sequence(
+    store: Path, tmp_path: Path, of_one_process: list[dict[str, float]]
+) -> None:
+    values = arguments(store, tmp_path, **HALVED, memory="chunks", chunk_length=5)
+    assert run_on_two_ranks(values, free_port(), context=2) == [0, 0]
+    assert_same_rows(rows(tmp_path), of_one_process)
+
+
+@pytest.mark.parametrize("way", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_rank_that_dies_or_hangs_is_named(store: Path, tmp_path: Path, way: signal.Signals) -> None:
+    values = arguments(store, tmp_path, **HALVED)
+    codes = run_on_two_ranks(values, free_port(), Interruption(3, way), context=2, timeout_seconds=3)
+    assert codes[0] == 1
+    error = (tmp_path / "error").read_text()
+    assert "rank 1 of 2 no longer answers within 3 s: died, or hangs" in error
+
+
+@pytest.mark.parametrize(
+    ("launcher", "rank"),
+    [
+        ({}, 0),
+        ({"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1"}, 3),
+        ({"WORLD_SIZE": "4", "NODE_RANK": "1", "LOCAL_RANK": "1"}, 3),
+        ({"SLURM_NTASKS": "4", "SLURM_PROCID": "2"}, 2),
+    ],
+    ids=["alone", "torchrun", "Lightning", "srun"],
+)
+def test_rank_is_known_from_every_launcher(
+    launcher: dict[str, str], rank: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in launcher.items():
+        monkeypatch.setenv(name, value)
+    assert process_rank(TrainerConfig(devices=2, num_nodes=2)) == rank
+
+
+def test_another_number_of_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match=r"2 processes were started, but --trainer.devices 1 times"):
+        process_rank(TrainerConfig())
+
+
+def test_devices_that_do_not_divide_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"--trainer.context 3 must divide the 4 devices"):
+        TrainerConfig(devices=2, num_nodes=2, context=3)
+    with pytest.raises(ValueError, match=r"--trainer.context needs --trainer.strategy ddp, got fsdp"):
+        TrainerConfig(devices=2, context=2, strategy="fsdp")

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from bioaudio_kernels.causal_conv1d import causal_conv1d
 from bioaudio_kernels.compat.forms import ScanMap
-from bioaudio_kernels.compat.recompute import Recompute
 from bioaudio_kernels.compat.scan import complex_of_pairs, time_first
+from bioaudio_kernels.recompute import Recompute
 from bioaudio_kernels.selective_scan import selective_scan
 from bioaudio_kernels.shapes import check_shapes
 

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 from jaxtyping import Float, Inexact, Int
 from torch import Tensor
+from torch._compile import _disable_dynamo
 
 from bioaudio_kernels.backend import Backend, resolve_backend
+from bioaudio_kernels.ranks import Ranks
+from bioaudio_kernels.selective_scan.across_ranks import TwoPasses, scan_across_ranks
 from bioaudio_kernels.selective_scan.checks import check_scan, check_step
 from bioaudio_kernels.selective_scan.forms import ScanDt, ScanMap, StepDt, StepMap
-from bioaudio_kernels.selective_scan.reference import selective_scan_reference, selective_scan_step_reference
+from bioaudio_kernels.selective_scan.reference import (
+    selective_scan_reference,
+    selective_scan_step_reference,
+    state_dtype,
+)
 
 __all__ = ["selective_scan", "selective_scan_step"]
 
@@ -28,6 +38,7 @@ def selective_scan(
     reverse: bool = False,
     dt_softplus: bool = True,
     backend: Backend = "auto",
+    ranks: Ranks | None = None,
 ) -> tuple[Float[Tensor, "batch length d_inner"], Inexact[Tensor, "n_states d_inner d_state"]]:
     """Run the selective state-space recurrence over a sequence (Mamba, arXiv 2312.00752, Algorithm 2).
 
@@ -60,17 +71,29 @@ def selective_scan(
             the end, the final state is the one after step 0.
         dt_softplus: whether delta is softplus(dt + dt_bias) or dt + dt_bias itself.
         backend: "auto", "reference", "cpu" or "triton"; see `resolve_backend`.
+        ranks: the processes that share the sequence: the tensors are this rank's shard of it, and every rank
+            calls with its own. `initial_state` and the final state, and the gradients of both, are those of
+            the whole sequence and the same on every rank; the other gradients are this shard's part, to be
+            added over the ranks. With `cu_seqlens`, the borders of the shard, states are those of its
+            sequences, and the first of them is always the rest of the rank before's last one, even if nothing
+            of it is left: where a sequence begins with a shard, that starts with an empty sequence. What
+            `initial_state` holds for the first is read on rank 0 alone. Lengths may differ between ranks.
 
     Returns:
         y (batch, length, d_inner) in the dtype of x, and the final state, shaped like `initial_state`.
 
     Raises:
         ValueError: if an argument has a wrong shape, dtype or device, cu_seqlens holds no borders, or the
-            backend cannot serve these tensors.
+            backend cannot serve these tensors; if a shard is empty, or `ranks` is given with `reverse`.
     """
     tensors = (x, dt, A, B, C, D, z, dt_bias, initial_state)
     check_scan("selective_scan", dict(zip(_SCAN_ARGUMENTS, tensors, strict=True)), cu_seqlens)
     chosen = resolve_backend("selective_scan", backend, *tensors)
+    if ranks is not None:
+        if reverse or x.numel() == 0:
+            what = "reverse=True" if reverse else f"an x of shape {tuple(x.shape)} on rank {ranks.rank}"
+            raise ValueError(f"selective_scan: ranks need time to run forwards and steps on each; got {what}")
+        return _across_ranks(chosen, tensors, dt_softplus, ranks, cu_seqlens)
     if chosen == "triton":
         from bioaudio_kernels.selective_scan.triton_op import selective_scan_triton
 
@@ -80,6 +103,29 @@ def selective_scan(
 
         return selective_scan_cpu(*tensors, dt_softplus, cu_seqlens=cu_seqlens, reverse=reverse)
     return selective_scan_reference(*tensors, dt_softplus, cu_seqlens=cu_seqlens, reverse=reverse)
+
+
+def _scan_across_ranks(
+    backend: str, tensors: tuple[Any, ...], dt_softplus: bool, ranks: Ranks, cu_seqlens: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    if backend == "triton":
+        from bioaudio_kernels.selective_scan.triton_across_ranks import selective_scan_triton_across_ranks
+
+        return selective_scan_triton_across_ranks(
+            *tensors, dt_softplus=dt_softplus, ranks=ranks, cu_seqlens=cu_seqlens
+        )
+    if backend == "cpu":
+        from bioaudio_kernels.selective_scan.cpu import selective_scan_cpu as scan
+    else:
+        scan = selective_scan_reference
+    rates = tensors[2].to(state_dtype(*tensors))
+    pieces = TwoPasses(partial(scan, dt_softplus=dt_softplus, cu_seqlens=cu_seqlens), dt_softplus)
+    return scan_across_ranks(pieces, ranks, tensors[:8], rates, tensors[8], cu_seqlens)
+
+
+# torch.compile makes a graph before the exchange, and one after it. (`torch.compiler.disable` would load all
+# the machinery of torch.compile right here.)
+_across_ranks: Any = _disable_dynamo(_scan_across_ranks)
 
 
 def selective_scan_step(

@@ -74,10 +74,10 @@ def selective_scan_reference(
     batch, length, d_inner = x.shape
     if initial_state is None:
         n_states = batch if cu_seqlens is None else cu_seqlens.numel() - 1
-        dtype = _state_dtype(x, dt, A, B, C, D, z, dt_bias)
+        dtype = state_dtype(x, dt, A, B, C, D, z, dt_bias)
         initial_state = torch.zeros(n_states, d_inner, A.shape[1], dtype=dtype, device=x.device)
     else:
-        initial_state = initial_state.to(_state_dtype(x, dt, A, B, C, D, z, dt_bias, initial_state))
+        initial_state = initial_state.to(state_dtype(x, dt, A, B, C, D, z, dt_bias, initial_state))
     # unbind, not x[:, t]: the gradient of `length` slices would be `length` full-size tensors of zeros.
     x_steps, dt_steps, B_steps, C_steps, z_steps = (_steps(given, length) for given in (x, dt, B, C, z))
 
@@ -102,7 +102,8 @@ def selective_scan_reference(
     return torch.stack(outputs, 1) if outputs else torch.empty_like(x), final_state
 
 
-def _state_dtype(*given: Tensor | None) -> torch.dtype:
+def state_dtype(*given: Tensor | None) -> torch.dtype:
+    """What the recurrence runs in: float64 if any argument is, else float32; complex if any is."""
     dtypes = [tensor.dtype for tensor in given if tensor is not None]
     double = any(dtype in (torch.float64, torch.complex128) for dtype in dtypes)
     if any(dtype.is_complex for dtype in dtypes):

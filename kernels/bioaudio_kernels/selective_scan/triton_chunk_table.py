@@ -25,18 +25,35 @@ class Chunks(NamedTuple):
     first: Tensor | None
     """(sequences + 1,) int64: the first chunk of each sequence."""
 
+    def last(self) -> tuple[Chunks, Tensor]:
+        """The last chunk of each packed sequence as chunks of their own, and their numbers."""
+        assert self.first is not None
+        assert self.table is not None
+        rows = self.first[1:] - 1
+        return self._replace(total=self.sequences, table=self.table[rows], first=None), rows
+
 
 def cut_into_chunks(
-    batch: int, length: int, steps: int, cu_seqlens: Tensor | None, reverse: bool, device: torch.device
+    batch: int,
+    length: int,
+    steps: int,
+    cu_seqlens: Tensor | None,
+    reverse: bool,
+    device: torch.device,
+    *,
+    all_full: bool = False,
 ) -> Chunks:
-    """Cut sequences into chunks without waiting for the GPU: an empty sequence gets an empty chunk."""
+    """Cut sequences into chunks without waiting for the GPU: an empty sequence gets an empty chunk.
+
+    With `all_full` all chunks of packed sequences have `steps` steps but the last, which may be empty.
+    """
     if cu_seqlens is None:
         n = ceil_div(length, steps)
         return Chunks(steps, batch * n, batch, n, None, None)
     borders = cu_seqlens.to(device, torch.int64)
     lengths = borders.diff()
     sequences = lengths.shape[0]
-    per_sequence = ((lengths + steps - 1) // steps).clamp(min=1)
+    per_sequence = lengths // steps + 1 if all_full else ((lengths + steps - 1) // steps).clamp(min=1)
     first = torch.cat([per_sequence.new_zeros(1), per_sequence.cumsum(0)])
     chunk = torch.arange(length // steps + sequences, device=device)
     found = torch.searchsorted(first, chunk, right=True) - 1

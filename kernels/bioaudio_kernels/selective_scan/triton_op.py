@@ -45,7 +45,7 @@ def selective_scan_triton(
         A, B, C = (as_pairs(tensor) for tensor in (A, B, C))
         initial_state = None if initial_state is None else as_pairs(initial_state)
     if config is None:
-        config = _default_config(x, B, C, parts)
+        config = default_config(x, B, C, parts)
     y, final_state, _ = _forward(
         x, dt, A, B, C, D, z, dt_bias, initial_state, cu_seqlens, parts, dt_softplus, reverse, config
     )
@@ -69,7 +69,8 @@ def as_pairs(tensor: Tensor) -> Tensor:
     return torch.view_as_real(tensor.to(torch.complex64).resolve_conj().contiguous()).flatten(-2)
 
 
-def _default_config(x: Tensor, B: Tensor, C: Tensor, parts: int) -> ScanConfig:
+def default_config(x: Tensor, B: Tensor, C: Tensor, parts: int) -> ScanConfig:
+    """What `choose_config` gives for these tensors; B and C have equal groups, complex ones are pairs."""
     batch, length, d_inner = x.shape
     plain = parts == 1 and B.ndim == 4 and C.ndim == 4
     groups = max([rows.shape[2] for rows in (B, C) if rows.ndim == 4], default=1)

@@ -9,21 +9,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bioaudio_mamba import ModelState, sum_over_chunks
 from bioaudio_recipes.bench.contender import STEP, Contender, Job
 from bioaudio_recipes.bench.models import mamba_ssm_model, mambapy_model, our_model, transformers_model
 from bioaudio_recipes.bench.plain_transformers import plain_kernels
 from bioaudio_recipes.bench.shape import Shape
+from bioaudio_recipes.training.memory import MemoryPlan, Mode
 
 LEARNING_RATE = 1e-4
 
 
 def lm_contenders() -> list[Contender]:
-    """Ours first; all with the same weights to begin with, the same tokens, loss and optimizer."""
+    """Ours first, with each way of keeping activations; all with the same weights, tokens and loss."""
     return [
-        Contender(
-            name="ours",
-            prepare=lambda shape: _training_job(our_model(shape), shape, lambda output: output[0]),
-        ),
+        Contender(name="ours", prepare=lambda shape: _our_job(shape, "full")),
+        Contender(name="ours (blocks)", prepare=lambda shape: _our_job(shape, "blocks")),
+        Contender(name="ours (chunks)", prepare=lambda shape: _our_job(shape, "chunks")),
         Contender(
             name="mamba_ssm",
             peer="mamba_ssm",
@@ -56,16 +57,58 @@ def _training_job(
     logits_of: Callable[..., Tensor],
     within: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Job:
-    optimizer = torch.optim.AdamW(model.train().parameters(), lr=LEARNING_RATE, fused=shape.device == "cuda")
-    tokens = shape.tokens(shape.batch, shape.length, key=1)
-    targets = shape.tokens(shape.batch, shape.length, key=2).flatten()
+    tokens, targets = _tokens_and_targets(shape)
 
     def logits() -> Tensor:
         with shape.autocast(), within():
             return logits_of(model(tokens))
 
     def loss() -> Tensor:
-        return F.cross_entropy(logits().float().flatten(0, 1), targets)
+        return F.cross_entropy(logits().float().flatten(0, 1), targets.flatten())
+
+    return _job(model, shape, logits, loss, (tokens, targets))
+
+
+def _our_job(shape: Shape, mode: Mode) -> Job:
+    model = our_model(shape)
+    model.backbone.checkpoint_blocks = mode == "blocks"
+    tokens, targets = _tokens_and_targets(shape)
+    chunk_length = MemoryPlan(mode=mode).chunk_length_of(shape.batch) or shape.length
+
+    def chunk(start: int, end: int, state: ModelState | None) -> tuple[Tensor, ModelState]:
+        nll, new_state = model.nll(tokens[:, start:end], targets[:, start:end], state)
+        return nll.sum(), new_state
+
+    def loss() -> Tensor:
+        with shape.autocast():
+            if mode == "chunks":
+                total, _ = sum_over_chunks(model, chunk, shape.length, chunk_length)
+            else:
+                total, _ = chunk(0, shape.length, None)
+        return total / targets.numel()
+
+    def logits() -> Tensor:
+        state, pieces = None, []
+        with shape.autocast():
+            for piece in tokens.split(chunk_length, dim=1):
+                of_piece, state = model(piece, state)
+                pieces.append(of_piece)
+        return torch.cat(pieces, dim=1)
+
+    return _job(model, shape, logits, loss, (tokens, targets), is_kept_seen=mode == "full")
+
+
+def _job(
+    model: nn.Module,
+    shape: Shape,
+    logits: Callable[[], Tensor],
+    loss: Callable[[], Tensor],
+    inputs: tuple[Tensor, ...],
+    *,
+    is_kept_seen: bool = True,
+) -> Job:
+    """A step of AdamW. `is_kept_seen`: whether a CPU, too, sees all that is kept for the backward pass."""
+    optimizer = torch.optim.AdamW(model.train().parameters(), lr=LEARNING_RATE, fused=shape.device == "cuda")
 
     def step() -> None:
         loss().backward()
@@ -78,5 +121,13 @@ def _training_job(
         step()
         return [untrained]
 
-    inputs = (tokens, targets, *model.parameters())
-    return Job(passes={STEP: step}, results=results, keep=loss, inputs=inputs, tokens=tokens.numel())
+    keep = loss if is_kept_seen or shape.device == "cuda" else None
+    inputs = (*inputs, *model.parameters())
+    return Job(
+        passes={STEP: step}, results=results, keep=keep, inputs=inputs, tokens=shape.batch * shape.length
+    )
+
+
+def _tokens_and_targets(shape: Shape) -> tuple[Tensor, Tensor]:
+    tokens, targets = (shape.tokens(shape.batch, shape.length, key=key) for key in (1, 2))
+    return tokens, targets

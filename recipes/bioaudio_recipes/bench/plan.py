@@ -87,7 +87,7 @@ RACES = {
 # Flags that only some of them know.
 SERVES = {
     "shapes": ("scan",),
-    "batch": ("scan", "conv", "block", "step", "decode"),
+    "batch": ("scan", "conv", "block", "step", "lm", "decode"),
     "lengths": ("scan", "conv", "block", "lm"),
     "n_layer": ("lm", "decode"),
     "tokens": ("lm",),
@@ -148,7 +148,7 @@ def swept(what: str, base: Shape, *, batch: Numbers, lengths: Numbers, tokens: i
     device = base.device
     if what == "decode":
         return [replace(base, batch=size) for size in numbers("--batch", batch, DECODE_BATCHES[device])]
-    if what == "lm":
+    if what == "lm" and batch is None:
         total = LM_TOKENS[device] if tokens is None else tokens
         chosen = numbers("--lengths", lengths, LM_LENGTHS[device])
         if total < max(chosen):
@@ -156,12 +156,14 @@ def swept(what: str, base: Shape, *, batch: Numbers, lengths: Numbers, tokens: i
                 f"--tokens is {total:,}, it must be at least the longest length, {max(chosen):,}"
             )
         return [replace(base, batch=total // length, length=length) for length in chosen]
+    if tokens is not None:
+        raise ValueError("give --tokens or --batch, not both: a step has as many tokens as they make")
     sizes = numbers("--batch", batch, [1])
     if len(sizes) > 1:
         raise ValueError(f"--batch takes one number for bench {what}; several are for bench decode")
     return [
         replace(base, batch=sizes[0], length=length)
-        for length in numbers("--lengths", lengths, LENGTHS[device])
+        for length in numbers("--lengths", lengths, (LM_LENGTHS if what == "lm" else LENGTHS)[device])
     ]
 
 

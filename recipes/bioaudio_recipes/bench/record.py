@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bioaudio_recipes.bench.plan import Race
-from bioaudio_recipes.bench.plot import race_plot
+from bioaudio_recipes.bench.plot import memory_plot, race_plot
 from bioaudio_recipes.bench.race import Heat
 from bioaudio_recipes.bench.roofline import Device
 from bioaudio_recipes.run_folder import describe_environment, now, write_json
@@ -25,7 +25,7 @@ def write_record(
     where: str,
     settings: Mapping[str, Any],
 ) -> list[Path]:
-    """Write bench-WHAT.json, and an SVG of each pass of each race that ran at several shapes.
+    """Write bench-WHAT.json, and for races that ran at several shapes an SVG of each pass and of memory.
 
     Returns:
         the files, the JSON first.
@@ -49,10 +49,13 @@ def write_record(
     files = [out / f"bench-{what}.json"]
     write_json(files[0], contents)
     for race, results in heats.items():
+        title, plots = f"{race.title}, {where}", dict[str, str | None]()
         for measured in dict.fromkeys(name for h in results for r in h.results for name in r.milliseconds):
-            plot = race_plot(f"{race.title}, {where}", results, measured, race.against)
+            plots[measured.replace(" + ", "-")] = race_plot(title, results, measured, race.against)
+        plots["memory"] = memory_plot(title, results, race.against)
+        for name, plot in plots.items():
             if plot is not None:
-                path = out / f"bench-{race.name}-{measured.replace(' + ', '-')}.svg"
+                path = out / f"bench-{race.name}-{name}.svg"
                 path.write_text(plot, encoding="utf-8")
                 files.append(path)
     return files

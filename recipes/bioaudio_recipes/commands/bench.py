@@ -52,7 +52,7 @@ def bench(
         dtype: Of inputs, and of a decoding model's weights; bfloat16 runs blocks and training under autocast.
             Default: float32 on a CPU, bfloat16 on a GPU.
         shapes: For scan: table times the five shapes that its speed is judged at, and nothing else.
-        batch: Sequences at once, 1 by default; for decode several, such as 1,8,64.
+        batch: Sequences at once, by default 1; for decode several, as 1,8,64; for lm in place of --tokens.
         lengths: Time steps, one number or several such as 1024,4096; several make a plot.
         tokens: For lm: tokens of a step at every length. Default: 2,048 on a CPU, 1,048,576 on a GPU.
         d_model: Width of a block, 256 by default; scan and convolution have twice as many channels.

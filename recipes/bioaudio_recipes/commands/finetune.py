@@ -109,12 +109,14 @@ def finetune(
         "trainer": trainer.arithmetic(),
         "seed": seed,
     }
-    module = ClassifierModule(network, optimizer, steps, flatten(plain(settings)))
+    tokens = max(max(stage.microbatches) * stage.length for stage in stages)
+    planner = trainer.planner(network.backbone.config, count_parameters(network), tokens)
+    module = ClassifierModule(network, optimizer, steps, flatten(plain(settings)), planner)
     folder = RunFolder(out / "finetune" / f"length-{length}")
     checkpoint = find_checkpoint(CheckpointFolder(folder.checkpoints), resume, module.numbers)
 
     if trainer.compile:
-        network.compile()
+        network.backbone.compile()
     root.create()
     folder.create()
     save_config(folder.config, arguments)
@@ -160,8 +162,10 @@ def _check(
         )
     if seed < 0:
         raise ValueError(f"--seed must be 0 or more, got {seed}")
-    if trainer.devices != 1:
-        raise ValueError(f"--trainer.devices must be 1, got {trainer.devices}: fine-tuning uses one device")
+    if trainer.world_size != 1:
+        raise ValueError(
+            f"--trainer.devices must be 1, got {trainer.world_size}: fine-tuning uses one device"
+        )
     if optimizer.ema_decay is not None:
         raise ValueError(
             "--optimizer.ema_decay is for pretraining; fine-tuning keeps no average of the weights"

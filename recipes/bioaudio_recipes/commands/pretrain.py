@@ -62,6 +62,7 @@ def pretrain(
         ValueError: for settings that contradict each other, leaking splits, or a checkpoint of another run.
     """
     arguments = dict(locals())
+    rank = process_rank(trainer)
     corpus = GenomeCorpus(data)
     training = {length: corpus.windows("train", length, data.rule) for length in schedule.lengths}
     corpus.check_leakage(schedule.lengths)
@@ -69,7 +70,7 @@ def pretrain(
         length: corpus.windows("valid", length, "tile") for length in validation.lengths or schedule.lengths
     }
     stages = schedule.plan({length: len(windows) for length, windows in training.items()})
-    accumulation = schedule.accumulation(trainer.tokens_per_microbatch, trainer.devices)
+    accumulation = schedule.accumulation(trainer.tokens_per_microbatch, trainer.world_size, trainer.context)
     network = starting_model(model, init_from, seed)
     settings = {
         "model": network.config,
@@ -88,14 +89,16 @@ def pretrain(
         tokens_per_step=schedule.tokens_per_step,
         tokens_per_microbatch=trainer.tokens_per_microbatch,
         soft_mask_weight=data.soft_mask_weight,
+        context=trainer.context,
+        timeout=trainer.collective_timeout,
         numbers=flatten(plain(settings)),
+        planner=trainer.planner(network.config, count_parameters(network), trainer.tokens_per_microbatch),
     )
     if trainer.compile:
-        network.compile()
+        network.backbone.compile()
     folder = RunFolder(out)
     checkpoints = CheckpointFolder(folder.checkpoints, trainer.keep_checkpoints)
     checkpoint = find_checkpoint(checkpoints, resume, module.numbers)
-    rank = process_rank()
     if rank == 0:
         folder.create()
         save_config(folder.config, arguments)
@@ -107,7 +110,13 @@ def pretrain(
     )
     judge = Validation(log, held_out, stages, validation, trainer.tokens_per_microbatch, progress)
     save = SaveAndStop(checkpoints, log, module.total_steps, trainer.checkpoint_every, trainer.max_minutes)
-    order = BatchOrder(stages, seed=seed, accumulation=accumulation, rank=rank, world_size=trainer.devices)
+    order = BatchOrder(
+        stages,
+        seed=seed,
+        accumulation=accumulation,
+        rank=rank // trainer.context,
+        world_size=trainer.world_size // trainer.context,
+    )
     batches = TrainingBatches([training[stage.length] for stage in stages], data.augmentation(), seed)
     loader = ResumableLoader(batches, order, num_workers=trainer.num_workers, pin_memory=trainer.on_cuda())
     fit(module, loader, [progress, judge, save], trainer, accumulation=accumulation, checkpoint=checkpoint)
@@ -117,7 +126,7 @@ def pretrain(
         about = {"vocabulary": DNA.to_dict(), "trained": {"steps": save.step, "of_steps": module.total_steps}}
         save_pretrained(module.result, folder.model, about)
     save.leave_if_told_to()
-    return _summary(folder, save, count_parameters(network), judge.perplexity)
+    return _summary(folder, save, count_parameters(network), judge.perplexity) if rank == 0 else ""
 
 
 def _summary(folder: RunFolder, save: SaveAndStop, parameters: int, perplexity: Mapping[int, float]) -> str:

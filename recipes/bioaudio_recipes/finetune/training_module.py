@@ -17,6 +17,7 @@ from bioaudio_mamba import SequenceClassifier
 from bioaudio_recipes.finetune.batches import Batch, StepBatches
 from bioaudio_recipes.optimisation import OptimizerConfig, build_optimizer
 from bioaudio_recipes.training.checkpoints import NUMBERS
+from bioaudio_recipes.training.memory import MEMORY, MemoryPlanner, TrainingMemory
 
 TALLY = "bioaudio_tally"
 
@@ -42,6 +43,7 @@ class ClassifierModule(LightningModule):
         optimizer: how.
         steps: the batches of the run, for the sizes of their parts.
         numbers: settings that the run's numbers depend on, kept in checkpoints.
+        planner: chooses how activations are kept, once the device is known; None keeps them all.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class ClassifierModule(LightningModule):
         optimizer: OptimizerConfig,
         steps: StepBatches,
         numbers: Mapping[str, Any] | None = None,
+        planner: MemoryPlanner | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -57,8 +60,13 @@ class ClassifierModule(LightningModule):
         self.recipe = optimizer
         self.steps = steps
         self.numbers = dict(numbers or {})
+        self.memory = TrainingMemory(planner)
         self.sums = torch.zeros(len(Tally._fields), dtype=torch.float64)
         self.grad_norm = torch.zeros(())
+
+    def on_fit_start(self) -> None:
+        """Choose how activations are kept."""
+        self.memory.settle(self.trainer, self.device, self.model.backbone)
 
     def on_train_start(self) -> None:
         """Bring the sums to the device."""
@@ -72,9 +80,11 @@ class ClassifierModule(LightningModule):
         stage = self.steps.stages[self.steps.stage_of(self.trainer.global_step)]
         optimizer.zero_grad()
         for part in batch.split(stage.microbatches):
-            logits = self.model(part.tokens.long(), part.lengths).float()
-            loss = functional.cross_entropy(logits, part.labels, reduction="sum")
-            self.manual_backward(loss / len(batch.labels))
+            chunk_length = self.memory.plan.chunk_length_of(len(part.tokens))
+            with self.memory.explain(self.device):
+                logits = self.model(part.tokens, part.lengths, chunk_length=chunk_length).float()
+                loss = functional.cross_entropy(logits, part.labels, reduction="sum")
+                self.manual_backward(loss / len(batch.labels))
             self._count(part, logits.detach(), loss.detach())
         trained = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
         self.grad_norm = nn.utils.clip_grad_norm_(trained, self.recipe.clip_norm, foreach=True)
@@ -96,9 +106,11 @@ class ClassifierModule(LightningModule):
         """Keep the unfinished tally, so that the next row of metrics is that of an uninterrupted run."""
         checkpoint[TALLY] = self.sums.cpu()
         checkpoint[NUMBERS] = self.numbers
+        checkpoint[MEMORY] = self.memory.to_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the unfinished tally back."""
+        """Take the unfinished tally back, and the choice of what is kept in memory."""
+        self.memory.resume(checkpoint.get(MEMORY))
         self.sums = checkpoint[TALLY].to(self.sums)
 
     def _count(self, part: Batch, logits: Tensor, loss: Tensor) -> None:

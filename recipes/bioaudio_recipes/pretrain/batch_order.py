@@ -25,7 +25,7 @@ class BatchKey(NamedTuple):
 
 
 class BatchOrder(Sampler[BatchKey]):
-    """Keys of all micro-batches that one rank trains on, from number `start` to the end of the last stage.
+    """Keys of all micro-batches of one data rank, from number `start` to the end of the last stage.
 
     A stage reads its windows in epochs without a break: each epoch is a permutation drawn from (seed, stage,
     epoch), and a step that an epoch does not fill takes the rest from the next. An optimizer step is cut into
@@ -35,7 +35,7 @@ class BatchOrder(Sampler[BatchKey]):
         stages: in the order of training.
         seed: of the permutations.
         accumulation: micro-batches of one rank in an optimizer step.
-        rank: this process among `world_size`.
+        rank: the data rank among `world_size`: a process, or the processes that share their windows.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class BatchOrder(Sampler[BatchKey]):
             if stage.batch_size % (accumulation * world_size):
                 raise ValueError(
                     f"{stage.batch_size} windows a step do not divide into {accumulation} micro-batches on "
-                    f"each of {world_size} devices"
+                    f"each of {world_size} data ranks"
                 )
         self.stages = tuple(stages)
         self.seed = seed

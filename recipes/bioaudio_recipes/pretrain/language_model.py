@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any, cast
 
 import torch
@@ -12,10 +13,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from bioaudio_mamba import CausalLM
+from bioaudio_mamba import CausalLM, ContextGroup
 from bioaudio_recipes.optimisation import OptimizerConfig, build_optimizer, rescale_and_clip
 from bioaudio_recipes.pretrain.next_token_loss import next_token_sums
 from bioaudio_recipes.training.checkpoints import NUMBERS
+from bioaudio_recipes.training.context_mesh import make_context_group
+from bioaudio_recipes.training.memory import MEMORY, MemoryPlanner, TrainingMemory
 
 INTERVAL = "bioaudio_interval"
 
@@ -33,9 +36,12 @@ class LanguageModel(LightningModule):
         optimizer: how.
         total_steps: optimizer steps of the whole run.
         tokens_per_step: tokens of an optimizer step, over all micro-batches and ranks.
-        tokens_per_microbatch: tokens of a batch here.
+        tokens_per_microbatch: tokens of a batch that fall to this process.
         soft_mask_weight: weight of repeats in the loss.
+        context: processes that share their windows, each with a part of every window.
+        timeout: how long they wait for each other.
         numbers: settings that the run's numbers depend on, kept in checkpoints.
+        planner: chooses how activations are kept, once the device is known; None keeps them all.
     """
 
     def __init__(
@@ -47,7 +53,10 @@ class LanguageModel(LightningModule):
         tokens_per_step: int,
         tokens_per_microbatch: int,
         soft_mask_weight: float = 1.0,
+        context: int = 1,
+        timeout: timedelta = timedelta(minutes=30),
         numbers: Mapping[str, Any] | None = None,
+        planner: MemoryPlanner | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -63,7 +72,11 @@ class LanguageModel(LightningModule):
         self.tokens_per_step = tokens_per_step
         self.tokens_per_microbatch = tokens_per_microbatch
         self.soft_mask_weight = soft_mask_weight
+        self.context = context
+        self.timeout = timeout
+        self.context_group: ContextGroup | None = None
         self.numbers = dict(numbers or {})
+        self.memory = TrainingMemory(planner)
         self.step_sums = torch.zeros(4, dtype=torch.float64)
         self.interval_sums = torch.zeros(4, dtype=torch.float64)
         self.grad_norm = torch.zeros(())
@@ -73,6 +86,14 @@ class LanguageModel(LightningModule):
         """The model that is validated and exported: the averaged one where an average is kept."""
         return cast(CausalLM, self.averaged.module) if self.averaged is not None else self.model
 
+    def setup(self, stage: str) -> None:
+        """Find the processes of the same windows, once all are connected."""
+        self.context_group = make_context_group(self.context, self.device, self.timeout)
+
+    def on_fit_start(self) -> None:
+        """Choose how activations are kept."""
+        self.memory.settle(self.trainer, self.device, self.model.backbone)
+
     def on_train_start(self) -> None:
         """Bring the sums to the device; as buffers, DDP would overwrite them with those of rank 0."""
         self.step_sums = self.step_sums.to(self.device)
@@ -80,9 +101,21 @@ class LanguageModel(LightningModule):
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Sum of weighted losses over one micro-batch, per nominal token."""
-        sums = next_token_sums(self.model, batch, self.soft_mask_weight)
+        with self.memory.explain(self.device):
+            sums = next_token_sums(
+                self.model,
+                batch,
+                self.soft_mask_weight,
+                chunk_length=self.memory.plan.chunk_length_of(len(batch)),
+                context=self.context_group,
+            )
         self.step_sums += torch.stack(sums).detach()
         return sums.weighted_nll / self.tokens_per_microbatch
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """The backward pass, where most memory is needed."""
+        with self.memory.explain(self.device):
+            super().backward(loss, *args, **kwargs)
 
     def configure_gradient_clipping(
         self,
@@ -121,7 +154,9 @@ class LanguageModel(LightningModule):
         """Keep the unfinished interval, so that the next row of metrics is that of an uninterrupted run."""
         checkpoint[INTERVAL] = self.interval_sums.cpu()
         checkpoint[NUMBERS] = self.numbers
+        checkpoint[MEMORY] = self.memory.to_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the unfinished interval back."""
+        """Take the unfinished interval back, and the choice of what is kept in memory."""
+        self.memory.resume(checkpoint.get(MEMORY))
         self.interval_sums = checkpoint[INTERVAL].to(self.interval_sums)

@@ -60,16 +60,22 @@ class LengthWarmup:
         """Every window length, once, in the order of training."""
         return tuple(dict.fromkeys(stage.length for stage in self.stages))
 
-    def accumulation(self, tokens_per_microbatch: int, devices: int) -> int:
+    def accumulation(self, tokens_per_microbatch: int, devices: int, context: int = 1) -> int:
         """Micro-batches of each device in an optimizer step, the same in every stage.
+
+        Args:
+            tokens_per_microbatch: of one device.
+            devices: of the run.
+            context: devices that share their windows.
 
         Raises:
             ValueError: if micro-batches do not divide a step, or windows a micro-batch.
         """
         for length in self.lengths:
-            if tokens_per_microbatch % length:
+            if tokens_per_microbatch * context % length:
+                shared = f" on {context} devices that share windows" if context > 1 else ""
                 raise ValueError(
-                    f"--trainer.tokens_per_microbatch {tokens_per_microbatch} is not a multiple of "
+                    f"--trainer.tokens_per_microbatch {tokens_per_microbatch}{shared} is not a multiple of "
                     f"{length} bases, the length of a stage; make it one of every stage's length"
                 )
         accumulation, rest = divmod(self.tokens_per_step, tokens_per_microbatch * devices)

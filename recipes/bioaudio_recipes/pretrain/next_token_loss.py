@@ -7,9 +7,12 @@ from typing import NamedTuple
 
 import torch
 from bioaudio_data.vocabulary import DNA, SOFT_MASK_BIT
+from bioaudio_kernels import Ranks
 from jaxtyping import Float, Int64, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
+
+from bioaudio_mamba import CausalLM, ModelState, shard_of, sum_over_chunks
 
 LARGEST_NATS = 700.0
 """Beyond it a perplexity is no float any more; only a model that diverges gets there."""
@@ -34,26 +37,57 @@ def unpack(packed: UInt8[Tensor, "batch length"]) -> Int64[Tensor, "batch length
 
 
 def next_token_sums(
-    model: nn.Module, packed: UInt8[Tensor, "batch length"], soft_mask_weight: float = 1.0
+    model: CausalLM,
+    packed: UInt8[Tensor, "batch length"],
+    soft_mask_weight: float = 1.0,
+    *,
+    chunk_length: int | None = None,
+    context: Ranks | None = None,
 ) -> TokenSums:
     """Predict token t + 1 of every window from its tokens up to t, and sum over the batch.
 
     Args:
-        model: a `CausalLM`, or what has its `forward`.
-        packed: token ids with the soft-mask bit above them.
+        model: the language model.
+        packed: token ids with the soft-mask bit above them; they may be on the CPU while the model is on a
+            GPU.
         soft_mask_weight: weight of soft-masked targets in the first two sums.
+        chunk_length: time steps whose activations a process holds at once (see `sum_over_chunks`); None: all.
+        context: the processes that were given the same windows, and share every chunk of them; the sums are
+            then those of this one's shards.
     """
-    tokens = unpack(packed)
-    logits, _ = model(tokens)
-    targets = tokens[:, 1:].flatten()
-    nll = functional.cross_entropy(logits[:, :-1].float().flatten(0, 1), targets, reduction="none")
+    device = model.lm_head.weight.device
+    # Nothing is to be predicted after the last token.
+    following = functional.pad(packed[:, 1:], (0, 1), value=DNA.N)
+
+    def chunk(start: int, end: int, state: ModelState | None) -> tuple[Float[Tensor, " 4"], ModelState]:
+        here = slice(0, end - start) if context is None else shard_of(context, end - start)
+        here = slice(start + here.start, start + here.stop)
+        tokens, targets = (part[:, here].to(device) for part in (packed, following))
+        nll, new_state = model.nll(unpack(tokens), unpack(targets), state, context=context)
+        return _sums(nll, targets, soft_mask_weight), new_state
+
+    length = packed.shape[1]
+    if chunk_length is None:
+        sums, _ = chunk(0, length, None)
+    else:
+        if context is not None:  # so many steps on each, and no last chunk that is too short for them all
+            chunk_length = math.ceil(length / math.ceil(length / (chunk_length * context.size)))
+        sums, _ = sum_over_chunks(model, chunk, length, chunk_length)
+    weighted_nll, *others = sums.unbind()
+    return TokenSums(weighted_nll, *(each.detach() for each in others))
+
+
+def _sums(
+    nll: Float[Tensor, "batch length"], packed: UInt8[Tensor, "batch length"], soft_mask_weight: float
+) -> Float[Tensor, " 4"]:
+    """`TokenSums` as one vector, of targets and what each of them cost."""
+    targets = packed & (SOFT_MASK_BIT - 1)
     is_base = (targets >= DNA.A) & (targets <= DNA.T)
     nll = torch.where(is_base, nll, 0.0)
     weight = is_base.float()
     if soft_mask_weight != 1:
-        masked = (packed[:, 1:].flatten() & SOFT_MASK_BIT).bool()
-        weight = torch.where(masked, weight * soft_mask_weight, weight)
-    return TokenSums((nll * weight).sum(), weight.sum(), nll.detach().sum(), is_base.sum().float())
+        weight = torch.where((packed & SOFT_MASK_BIT).bool(), weight * soft_mask_weight, weight)
+    return torch.stack([(nll * weight).sum(), weight.sum(), nll.detach().sum(), is_base.sum().float()])
 
 
 def per_base(nats: float) -> dict[str, float]:

@@ -115,7 +115,8 @@ class Validation(StepCallback):
         for first in range(0, len(mine), size):
             batch = torch.from_numpy(windows.read(mine[first : first + size])).to(module.device)
             with trainer.precision_plugin.forward_context():
-                found = next_token_sums(module.result, batch)
+                chunk_length = module.memory.plan.chunk_length_of(len(batch))
+                found = next_token_sums(module.result, batch, chunk_length=chunk_length)
             sums += torch.stack([found.nll, found.bases])
         if trainer.world_size > 1:
             sums = trainer.strategy.reduce(sums, reduce_op="sum")

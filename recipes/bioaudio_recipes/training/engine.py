@@ -8,14 +8,19 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Literal
 
 import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader
 
+from bioaudio_mamba import MambaConfig
 from bioaudio_recipes.training.checkpoints import Checkpoint
+from bioaudio_recipes.training.memory import MemoryPlanner
+from bioaudio_recipes.training.roll_call import RollCall
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +34,22 @@ class TrainerConfig:
     accelerator: str = "auto"
     """Lightning's name of the kind of device: auto, cpu, gpu."""
     devices: int = 1
-    """Devices to train on."""
+    """Devices of each host to train on."""
+    num_nodes: int = 1
+    """Hosts; torchrun starts the processes on all of them."""
+    context: int = 1
+    """Devices that share one sequence, each with a part of it; the others take other sequences."""
+    timeout_seconds: float = 1800.0
+    """How long a device waits for the others before the run ends with an error that names who is missing."""
     strategy: str = "auto"
     """Lightning's name of the way several devices work together, such as ddp."""
     compile: bool = False
     """Whether to run the model through torch.compile."""
+    memory: Literal["auto", "full", "blocks", "chunks"] = "auto"
+    """Activations kept for the backward pass: full keeps all, blocks those between the blocks, chunks those
+    of one chunk of time, for any length; what is not kept is made again. auto takes the first that fits."""
+    chunk_length: int | None = None
+    """Time steps of a chunk; by default as the free memory allows."""
     deterministic: bool = False
     """Whether to insist on deterministic operations on a GPU too; on a CPU all of them are."""
     num_workers: int = 2
@@ -50,21 +66,65 @@ class TrainerConfig:
     """Whether to show a progress bar on stderr."""
 
     def __post_init__(self) -> None:
-        for name in ("tokens_per_microbatch", "devices", "log_every", "checkpoint_every", "keep_checkpoints"):
+        counts = ("devices", "num_nodes", "context", "log_every", "checkpoint_every", "keep_checkpoints")
+        for name in ("tokens_per_microbatch", *counts):
             if getattr(self, name) < 1:
                 raise ValueError(f"--trainer.{name} must be 1 or more, got {getattr(self, name)}")
+        if self.world_size % self.context:
+            raise ValueError(
+                f"--trainer.context {self.context} must divide the {self.world_size} devices of the run "
+                "(--trainer.devices times --trainer.num_nodes)"
+            )
+        if self.context > 1 and self.strategy not in ("auto", "ddp"):
+            raise ValueError(f"--trainer.context needs --trainer.strategy ddp, got {self.strategy}")
+        if self.timeout_seconds <= 0:
+            raise ValueError(f"--trainer.timeout_seconds must be above 0, got {self.timeout_seconds}")
+        if self.chunk_length is not None and self.chunk_length < 1:
+            raise ValueError(f"--trainer.chunk_length must be 1 or more, got {self.chunk_length}")
+        if self.chunk_length is not None and self.memory in ("full", "blocks"):
+            raise ValueError(f"--trainer.chunk_length is for memory chunks, not for {self.memory}")
         if self.num_workers < 0:
             raise ValueError(f"--trainer.num_workers must be 0 or more, got {self.num_workers}")
         if self.max_minutes is not None and self.max_minutes <= 0:
             raise ValueError(f"--trainer.max_minutes must be above 0, got {self.max_minutes}")
 
+    @property
+    def world_size(self) -> int:
+        """Devices of the run, each with a process of its own."""
+        return self.devices * self.num_nodes
+
+    @property
+    def timeout(self) -> timedelta:
+        """`timeout_seconds`"""
+        return timedelta(seconds=self.timeout_seconds)
+
+    @property
+    def collective_timeout(self) -> timedelta:
+        """How long a collective may take. On a GPU longer: NCCL then ends the process before it can speak."""
+        return self.timeout * (2 if self.on_cuda() else 1)
+
     def on_cuda(self) -> bool:
         """Whether the run will be on an NVIDIA GPU."""
         return self.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
+    def planner(self, model: MambaConfig, parameters: int, tokens: int) -> MemoryPlanner:
+        """Chooses how activations are kept, for micro-batches of so many tokens."""
+        return MemoryPlanner(
+            memory=self.memory,
+            chunk_length=self.chunk_length,
+            model=model,
+            parameters=parameters,
+            tokens=tokens,
+            half=self.precision == "bf16-mixed",
+            progress=self.progress,
+        )
+
     def arithmetic(self) -> dict[str, Any]:
-        """The settings that change a run's numbers, if only by rounding."""
-        names = ("tokens_per_microbatch", "precision", "devices", "compile", "deterministic")
+        """The settings that change a run's numbers, if only by rounding; checkpoints hold what auto chose."""
+        names = ["tokens_per_microbatch", "precision", "devices", "compile", "deterministic"]
+        if self.memory == "chunks":
+            names += ["memory", "chunk_length"]
+        names += [name for name in ("num_nodes", "context") if getattr(self, name) > 1]
         return {name: getattr(self, name) for name in names}
 
 
@@ -89,11 +149,17 @@ def fit(
         accumulation: batches of this process in an optimizer step.
         checkpoint: what to go on from.
     """
+    strategy: Any = config.strategy
+    if config.world_size > 1:
+        callbacks = [*callbacks, RollCall(config.timeout)]
+        if strategy in ("auto", "ddp"):
+            strategy = DDPStrategy(timeout=config.collective_timeout)
     with _quiet_lightning():
         trainer = Trainer(
             accelerator=config.accelerator,
             devices=config.devices,
-            strategy=config.strategy,
+            num_nodes=config.num_nodes,
+            strategy=strategy,
             precision=config.precision,
             deterministic=config.deterministic,
             accumulate_grad_batches=accumulation,
@@ -110,12 +176,25 @@ def fit(
         trainer.fit(module, loader, ckpt_path=path, weights_only=True)
 
 
-def process_rank() -> int:
-    """This process among those of the run, all on one host: 0 writes files, the others only compute.
+def process_rank(config: TrainerConfig) -> int:
+    """This process among those of the run: 0 writes files, the others only compute.
 
-    Known before Lightning starts, from what it and torchrun give to the processes that they launch.
+    Known before Lightning starts, from what torchrun, srun and Lightning give to the processes they launch.
+
+    Raises:
+        ValueError: if torchrun started another number of processes than `config` speaks of.
     """
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
+    started = int(os.environ.get("WORLD_SIZE", config.world_size))
+    if started != config.world_size:
+        raise ValueError(
+            f"{started} processes were started, but --trainer.devices {config.devices} times "
+            f"--trainer.num_nodes {config.num_nodes} are {config.world_size}"
+        )
+    if "RANK" in os.environ:
+        return int(os.environ["RANK"])
+    if int(os.environ.get("SLURM_NTASKS", "1")) == config.world_size > 1:
+        return int(os.environ["SLURM_PROCID"])
+    return int(os.environ.get("NODE_RANK", "0")) * config.devices + int(os.environ.get("LOCAL_RANK", "0"))
 
 
 @contextmanager

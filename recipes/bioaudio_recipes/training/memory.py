@@ -1,0 +1,215 @@
+"""Which activations a training step keeps: the choice between modes, from an estimate and a budget.
+
+- full: all that the blocks keep for the backward pass.
+- blocks: what enters each block; blocks run again in the backward pass.
+- chunks: full, of one chunk of time; all but the last chunk's forward pass run again (`sum_over_chunks`).
+
+All three give the same gradients, full and blocks to the bit.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Trainer
+from tqdm import tqdm
+
+from bioaudio_mamba import Mamba, MambaConfig
+from bioaudio_recipes.training.free_memory import free_bytes
+
+MEMORY = "bioaudio_memory"
+"""Key of the plan in a checkpoint."""
+Mode = Literal["full", "blocks", "chunks"]
+MODES: tuple[Mode, ...] = ("full", "blocks", "chunks")
+SHARE_OF_CPU, SHARE_OF_GPU = 0.6, 0.85
+"""Of the free memory, for activations: the rest is for what the estimate leaves out."""
+CHUNK_TOKENS = 2**16
+"""Tokens of a chunk, over all rows of a batch, where nothing else says how many: enough to fill a GPU."""
+LEAST_TOKENS = 2**8
+SCAN_STEPS_ON_CPU, SCAN_STEPS_ON_GPU = 32, 256
+"""The scan keeps a float32 state every so many steps (on a GPU up to twice as many)."""
+ADAM_BYTES = 16
+"""Of a parameter: its gradient, AdamW's two averages, and the average of the weights."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryPlan:
+    """What was chosen."""
+
+    mode: Mode = "full"
+    chunk_length: int | None = None
+    """Time steps of a chunk, if given."""
+    chunk_tokens: int = CHUNK_TOKENS
+    """If not: tokens of a chunk over all rows."""
+
+    def chunk_length_of(self, rows: int) -> int | None:
+        """Time steps of a chunk in a batch of so many rows; None where nothing is cut."""
+        if self.mode != "chunks":
+            return None
+        return self.chunk_length or max(1, self.chunk_tokens // rows)
+
+
+def bytes_per_token(config: MambaConfig, mode: Mode, *, half: bool, on_gpu: bool) -> int:
+    """Most bytes of activations that a training step holds, per token (per token of a chunk for chunks).
+
+    Counted are the tensors that the layers keep, and those that are alive while one of them runs backward.
+
+    Args:
+        config: sizes of the model.
+        mode: what is kept.
+        half: whether products run in half precision.
+        on_gpu: whether that is on a GPU.
+    """
+    size = 2 if half else 4
+    residual, wide, narrow = 4 * config.d_model, size * config.d_inner, size * config.d_model
+    selection = size * (config.rank + 2 * config.d_state)
+    steps = SCAN_STEPS_ON_GPU if on_gpu else SCAN_STEPS_ON_CPU
+    states = 4 * config.d_inner * config.d_state // steps
+    layer = residual + 2 * wide + selection + states + wide  # residual; x and z; dt, B and C; states; y
+    # Made again: the norm, u and dt. Gradients: of the residual, y, u (twice), dt, x and z; the compiled CPU
+    # kernels work on float32 copies of all they read and write.
+    gradients = config.d_inner * (6 * size if on_gpu else 14 * 4) + 2 * residual
+    backward = narrow + 2 * wide + gradients
+    head = residual + narrow + 40  # the last norm; targets, losses and weights
+    kept = config.n_layer * (residual + narrow) + layer if mode == "blocks" else config.n_layer * layer
+    return kept + backward + head
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryPlanner:
+    """Chooses how a run of one model and one size of micro-batch keeps its activations."""
+
+    memory: Literal["auto"] | Mode
+    """As asked for."""
+    chunk_length: int | None
+    """As asked for."""
+    model: MambaConfig
+    tokens: int
+    """Of the largest micro-batch."""
+    half: bool
+    """Whether products run in half precision."""
+    parameters: int
+    """Of the model."""
+    progress: bool = False
+    """Whether to show the choice on the terminal."""
+
+    def choose(self, device: torch.device) -> MemoryPlan:
+        """What was asked for, or the first of full, blocks and chunks that fits the device's free memory."""
+        budget = self._budget(device)
+        mode = self.fitting(device, budget) if self.memory == "auto" else self.memory
+        per_token = self._per_token("chunks", device)
+        tokens = max(LEAST_TOKENS, min(CHUNK_TOKENS, 2 ** (max(1, budget // per_token).bit_length() - 1)))
+        return MemoryPlan(mode=mode, chunk_length=self.chunk_length, chunk_tokens=tokens)
+
+    def fitting(self, device: torch.device, budget: int, *, after: Mode | None = None) -> Mode:
+        """The first mode (after another one) whose estimate is within the budget; chunks if none is."""
+        candidates = MODES[:2] if after is None else MODES[MODES.index(after) + 1 : 2]
+        for mode in candidates:
+            if self.tokens * self._per_token(mode, device) <= budget:
+                return mode
+        return "chunks"
+
+    def describe(self, plan: MemoryPlan, device: torch.device) -> str:
+        """The choice and its reason, in one line."""
+        estimates = ", ".join(
+            f"{mode} {self.tokens * self._per_token(mode, device) / 1e9:,.1f} GB" for mode in MODES[:2]
+        )
+        chunk = ""
+        if plan.mode == "chunks":
+            cut = f"{plan.chunk_length:,} steps" if plan.chunk_length else f"{plan.chunk_tokens:,} tokens"
+            chunk = f" of {cut}"
+        return (
+            f"memory: {plan.mode}{chunk}; micro-batches of {self.tokens:,} tokens need about {estimates}, "
+            f"{self._budget(device) / 1e9:,.1f} GB are there for them"
+        )
+
+    def advice(self, plan: MemoryPlan, device: torch.device) -> str:
+        """What to do where the memory was not enough for a plan."""
+        if plan.mode == "chunks":
+            length = plan.chunk_length or plan.chunk_tokens
+            return (
+                f"give --trainer.chunk_length {max(1, length // 4)}, or fewer --trainer.tokens_per_microbatch"
+            )
+        total = torch.cuda.get_device_properties(device).total_memory if _on_gpu(device) else 0
+        mode = self.fitting(device, int(_share(device) * total), after=plan.mode)
+        return f"--trainer.memory {mode} would fit"
+
+    def _per_token(self, mode: Mode, device: torch.device) -> int:
+        return bytes_per_token(self.model, mode, half=self.half, on_gpu=_on_gpu(device))
+
+    def _budget(self, device: torch.device) -> int:
+        return max(0, int(_share(device) * (free_bytes(device) - ADAM_BYTES * self.parameters)))
+
+
+def _on_gpu(device: torch.device) -> bool:
+    return device.type == "cuda"
+
+
+def _share(device: torch.device) -> float:
+    return SHARE_OF_GPU if _on_gpu(device) else SHARE_OF_CPU
+
+
+class TrainingMemory:
+    """The plan of a run: chosen on its device, or taken from the checkpoint that it goes on from.
+
+    Args:
+        planner: chooses; None keeps all activations.
+    """
+
+    def __init__(self, planner: MemoryPlanner | None) -> None:
+        self._planner = planner
+        self._plan: MemoryPlan | None = None
+
+    @property
+    def plan(self) -> MemoryPlan:
+        """The one in force."""
+        return self._plan or MemoryPlan()
+
+    def settle(self, trainer: Trainer, device: torch.device, backbone: Mamba) -> None:
+        """Choose unless that is done, on the first rank for all, say so, and set the model up."""
+        if self._planner is not None:
+            if self._plan is None:
+                self._plan = trainer.strategy.broadcast(self._planner.choose(device))
+            if trainer.is_global_zero:
+                text = self._planner.describe(self.plan, device)
+                logger.info("%s", text)
+                if self._planner.progress:
+                    tqdm.write(text, file=sys.stderr)
+        backbone.checkpoint_blocks = self.plan.mode == "blocks"
+
+    @contextmanager
+    def explain(self, device: torch.device) -> Iterator[None]:
+        """Turn running out of memory into an error that says what would fit.
+
+        Raises:
+            ValueError: in place of `torch.OutOfMemoryError`.
+        """
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            if self._planner is None:
+                raise
+            raise ValueError(
+                f"out of memory with --trainer.memory {self.plan.mode} and micro-batches of "
+                f"{self._planner.tokens:,} tokens: {self._planner.advice(self.plan, device)}"
+            ) from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan, for a checkpoint."""
+        return asdict(self.plan)
+
+    def resume(self, saved: Mapping[str, Any] | None) -> None:
+        """Keep to the plan of a checkpoint, unless another one is asked for: chunks change the rounding."""
+        asked = self._planner
+        if saved is None or asked is None or asked.chunk_length is not None:
+            return
+        if asked.memory in ("auto", saved["mode"]):
+            self._plan = MemoryPlan(**saved)
