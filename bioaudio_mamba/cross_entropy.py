@@ -54,9 +54,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, d_nll: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         hidden, weight, targets = ctx.saved_tensors
         d_hidden, d_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=d_nll.dtype)
+        classes = torch.arange(len(weight), device=weight.device)
         for piece in _pieces(hidden, weight):
             d_logits = at_least_float32(F.linear(hidden[piece], weight)).softmax(-1)
-            d_logits.scatter_add_(1, targets[piece, None], d_logits.new_full((len(d_logits), 1), -1.0))
+            d_logits -= (targets[piece, None] == classes).to(d_logits.dtype)
             narrow = d_logits.mul_(d_nll[piece, None]).to(hidden.dtype)
             torch.mm(narrow, weight, out=d_hidden[piece])
             d_weight += narrow.mT @ hidden[piece]

@@ -63,6 +63,8 @@ class Recompute:
     def _pack(self, tensor: Tensor) -> Tensor | _View | _Kept:
         maker, _ = self._makers.get(tensor.untyped_storage().data_ptr(), (None, None))
         if maker is None or tensor.dtype != maker.dtype:
+            # Detached: an operation that keeps its own result would hold itself, through the result's graph.
+            tensor = tensor.detach()
             return tensor if self._outer is None else _Kept(self._outer[0](tensor), self._outer[1])
         return _View(maker, tensor.shape, tensor.stride(), int(tensor.storage_offset()))
 

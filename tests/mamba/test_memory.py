@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 
 import torch
 from bioaudio_kernels.recompute import keeping_all
 from torch import Tensor
 from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from bioaudio_mamba import CausalLM, MambaConfig
 
@@ -69,6 +71,21 @@ def test_what_is_made_again_has_the_same_bits() -> None:
 def test_a_layer_keeps_what_is_dear_to_compute() -> None:
     three, one = (kept_bytes(n_layer, 192) - kept_bytes(n_layer, 96) for n_layer in (3, 1))
     assert three - one == 2 * 96 * (RESIDUAL + RSTD + XZ + SELECTION + STATES + Y)
+
+
+def test_a_pass_that_nobody_differentiates_frees_what_it_kept() -> None:
+    """At once, not when Python next looks for cycles."""
+    model, kept = small_model(), list[StorageWeakRef]()
+    for layer in model.backbone.layers:
+        layer.register_forward_hook(lambda *call: kept.append(StorageWeakRef(call[-1][0].untyped_storage())))
+    gc.disable()
+    try:
+        loss = loss_of(model)
+        assert not any(storage.expired() for storage in kept)
+        del loss
+        assert all(storage.expired() for storage in kept)
+    finally:
+        gc.enable()
 
 
 def test_what_is_kept_can_be_offloaded() -> None:
