@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from bioaudio_recipes.evaluation.results import length_name
 from bioaudio_recipes.report.axis import bases_label
 from bioaudio_recipes.report.figure import figure
 from bioaudio_recipes.report.line_chart import LineChart, Rule, Series
@@ -50,11 +51,14 @@ def _by_length(scored: Scored, where: str, identifier: str) -> Markup:
         )
         for color, (name, result) in enumerate(scored)
     ]
-    lengths = sorted({entry["length"] for _, result in scored for entry in result["lengths"]})
+    entries = [entry for _, result in scored for entry in result["lengths"]]
+    lengths = sorted({entry["length"] for entry in entries})
     caption = (
         f"Perplexity on the {where} against the length of the window, every length reading the same bases. "
         "A blind guess among four bases has 4."
     )
+    for whole in sorted({entry["whole"] for entry in entries if entry.get("whole")}):
+        caption += f" The last point reads whole {whole}s in one go, without windows."
     baselines = _baselines(scored)
     if baselines:
         caption += (
@@ -73,7 +77,7 @@ def _by_length(scored: Scored, where: str, identifier: str) -> Markup:
         x_text=bases_label,
     )
     rows = [
-        [f"{name} at {entry['length']:,}", *_numbers(entry)]
+        [f"{name}, {length_name(entry)}", *_numbers(entry)]
         for name, result in scored
         for entry in result["lengths"]
     ]
@@ -83,21 +87,20 @@ def _by_length(scored: Scored, where: str, identifier: str) -> Markup:
 
 
 def _by_position(scored: Scored, where: str, identifier: str) -> Markup:
-    longest = [(name, max(result["lengths"], key=lambda entry: entry["length"])) for name, result in scored]
+    curves = [(name, best_known_bins(result["lengths"])) for name, result in scored]
     series = [
         Series(
-            name=f"{name}, windows of {bases_label(entry['length'])}",
-            x=[math.sqrt(bin_["first"] * bin_["last"]) for bin_ in entry["by_position"]],
-            y=[bin_["bits_per_base"] for bin_ in entry["by_position"]],
+            name=name,
+            x=[math.sqrt(bin_["first"] * bin_["last"]) for bin_ in bins],
+            y=[bin_["bits_per_base"] for bin_ in bins],
             color=color,
         )
-        for color, (name, entry) in enumerate(longest)
-        if entry.get("by_position")
+        for color, (name, bins) in enumerate(curves)
+        if bins
     ]
     caption = (
-        f"What a base of the {where} costs, by how many bases of its window were read before it, in the "
-        "longest windows: where the curve still falls, more context still helps. Half an octave a point; the "
-        "leftmost points are means over few bases."
+        f"What a base of the {where} costs, by how many bases were read before it: where the curve still "
+        "falls, more context still helps. Half an octave a point, each from the windows with most bases."
     )
     chart = LineChart(
         title=f"Bits per base by distance from the window's start, {where}",
@@ -115,11 +118,25 @@ def _by_position(scored: Scored, where: str, identifier: str) -> Markup:
             f"{bin_['bits_per_base']:.4f}",
             f"{bin_.get('bases', 0):,}",
         ]
-        for name, entry in longest
-        for bin_ in entry.get("by_position", [])
+        for name, bins in curves
+        for bin_ in bins
     ]
     header = ["bases read before", "bits per base", "bases predicted"]
     return figure(chart, caption, table(f"Bits per base by position, {where}", header, rows), identifier)
+
+
+def best_known_bins(lengths: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """For each bin of distance the entry with most bases, of any window length, nearest first.
+
+    A base that follows d others costs the same on average in short windows as in long ones, and short windows
+    have more such bases: a single window of 2^20 has one base at each distance.
+    """
+    best: dict[int, Mapping[str, Any]] = {}
+    for entry in lengths:
+        for bin_ in entry.get("by_position", []):
+            if bin_["bases"] > best.get(bin_["first"], {"bases": 0})["bases"]:
+                best[bin_["first"]] = bin_
+    return [best[first] for first in sorted(best)]
 
 
 def _baselines(scored: Scored) -> list[Mapping[str, Any]]:
