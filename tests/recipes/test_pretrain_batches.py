@@ -180,7 +180,11 @@ def test_stages_in_steps_last_that_long() -> None:
 
 @pytest.mark.parametrize(
     ("microbatch", "devices", "message"),
-    [(96, 1, "not a multiple of 64"), (32, 1, "not a multiple of 64"), (256, 3, "on each of 3 devices")],
+    [
+        (96, 1, "not a multiple of 64"),
+        (32, 1, "not a multiple of 64"),
+        (256, 3, "3 devices; take 1, 2, 4 dev"),
+    ],
 )
 def test_steps_that_do_not_divide_are_refused(microbatch: int, devices: int, message: str) -> None:
     schedule = LengthWarmup(stages=[Stage(length=64, steps=1)], tokens_per_step=1024)

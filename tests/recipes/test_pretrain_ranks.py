@@ -1,4 +1,4 @@
-"""Two processes train as one does, and resume as one does."""
+"""Two processes train as one does, and resume as one does, on another launcher too."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def test_two_ranks_train_as_one(tmp_path: Path) -> None:
         0,
     ]
     assert len(rows(tmp_path / "two")) < 5
-    assert run_on_two_ranks(arguments(store, tmp_path / "two", **halved), free_port()) == [0, 0]
+    on_nodes = arguments(store, tmp_path / "two", **halved)
+    assert run_on_two_ranks(on_nodes, free_port(), launcher="slurm") == [0, 0]
     one, two = rows(tmp_path / "one"), rows(tmp_path / "two")
     assert len(one) == len(two)
     for single, both in zip(one, two, strict=True):

@@ -69,7 +69,7 @@ def pretrain(
         length: corpus.windows("valid", length, "tile") for length in validation.lengths or schedule.lengths
     }
     stages = schedule.plan({length: len(windows) for length, windows in training.items()})
-    accumulation = schedule.accumulation(trainer.tokens_per_microbatch, trainer.devices)
+    accumulation = schedule.accumulation(trainer.tokens_per_microbatch, trainer.world_size)
     network = starting_model(model, init_from, seed)
     settings = {
         "model": network.config,
@@ -107,7 +107,7 @@ def pretrain(
     )
     judge = Validation(log, held_out, stages, validation, trainer.tokens_per_microbatch, progress)
     save = SaveAndStop(checkpoints, log, module.total_steps, trainer.checkpoint_every, trainer.max_minutes)
-    order = BatchOrder(stages, seed=seed, accumulation=accumulation, rank=rank, world_size=trainer.devices)
+    order = BatchOrder(stages, seed=seed, accumulation=accumulation, rank=rank, world_size=trainer.world_size)
     batches = TrainingBatches([training[stage.length] for stage in stages], data.augmentation(), seed)
     loader = ResumableLoader(batches, order, num_workers=trainer.num_workers, pin_memory=trainer.on_cuda())
     fit(module, loader, [progress, judge, save], trainer, accumulation=accumulation, checkpoint=checkpoint)
@@ -116,7 +116,8 @@ def pretrain(
     if rank == 0:
         about = {"vocabulary": DNA.to_dict(), "trained": {"steps": save.step, "of_steps": module.total_steps}}
         save_pretrained(module.result, folder.model, about)
-    save.leave_if_told_to()
+        # The others end well: a launcher may kill all processes as soon as one ends otherwise.
+        save.leave_if_told_to()
     return _summary(folder, save, count_parameters(network), judge.perplexity)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
@@ -28,8 +29,10 @@ class TrainerConfig:
     """bf16-mixed runs matrix products in bfloat16 (parameters, scan and loss stay in float32)."""
     accelerator: str = "auto"
     """Lightning's name of the kind of device: auto, cpu, gpu."""
-    devices: int = 1
-    """Devices to train on."""
+    devices: int | Literal["auto"] = 1
+    """Devices to train on, of each machine; auto takes all GPUs that it shows, or the CPU."""
+    num_nodes: int = 1
+    """Machines; SLURM or torchrun starts one process a device on each."""
     strategy: str = "auto"
     """Lightning's name of the way several devices work together, such as ddp."""
     compile: bool = False
@@ -50,7 +53,8 @@ class TrainerConfig:
     """Whether to show a progress bar on stderr."""
 
     def __post_init__(self) -> None:
-        for name in ("tokens_per_microbatch", "devices", "log_every", "checkpoint_every", "keep_checkpoints"):
+        counts = ("tokens_per_microbatch", "num_nodes", "log_every", "checkpoint_every", "keep_checkpoints")
+        for name in counts if self.devices == "auto" else (*counts, "devices"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--trainer.{name} must be 1 or more, got {getattr(self, name)}")
         if self.num_workers < 0:
@@ -62,10 +66,22 @@ class TrainerConfig:
         """Whether the run will be on an NVIDIA GPU."""
         return self.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
+    @property
+    def device_count(self) -> int:
+        """Devices of each machine."""
+        if self.devices != "auto":
+            return self.devices
+        return torch.cuda.device_count() if self.on_cuda() else 1
+
+    @property
+    def world_size(self) -> int:
+        """Devices of all machines, one process each."""
+        return self.device_count * self.num_nodes
+
     def arithmetic(self) -> dict[str, Any]:
         """The settings that change a run's numbers, if only by rounding."""
-        names = ("tokens_per_microbatch", "precision", "devices", "compile", "deterministic")
-        return {name: getattr(self, name) for name in names}
+        names = ("tokens_per_microbatch", "precision", "compile", "deterministic")
+        return {name: getattr(self, name) for name in names} | {"devices": self.world_size}
 
 
 def fit(
@@ -92,7 +108,8 @@ def fit(
     with _quiet_lightning():
         trainer = Trainer(
             accelerator=config.accelerator,
-            devices=config.devices,
+            devices=config.device_count,
+            num_nodes=config.num_nodes,
             strategy=config.strategy,
             precision=config.precision,
             deterministic=config.deterministic,
@@ -111,10 +128,13 @@ def fit(
 
 
 def process_rank() -> int:
-    """This process among those of the run, all on one host: 0 writes files, the others only compute.
+    """This process among those of the run: 0 writes files, the others only compute.
 
-    Known before Lightning starts, from what it and torchrun give to the processes that they launch.
+    Known before Lightning starts, from what torchrun, SLURM's srun and Lightning give to the processes that
+    they launch, in the order in which Lightning looks for them.
     """
+    if "RANK" not in os.environ and SLURMEnvironment.detect():
+        return int(os.environ["SLURM_PROCID"])
     return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
 
 
