@@ -73,14 +73,13 @@ def run(values: dict[str, Any], interruption: Interruption | None = None) -> int
 
 
 def run_on_two_ranks(values: dict[str, Any], port: int, launcher: str = "lightning") -> list[int]:
-    """Run `pretrain` as two processes that talk over `port`, under slurm one a node; returns their exit codes."""
+    """Run `pretrain` as two processes that talk over `port`; under slurm each on a node; gives exit codes."""
     here = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     if launcher == "slurm":
         engine = replace(values["trainer"], num_nodes=2, strategy="ddp")
         here |= {"SLURM_JOB_ID": "1", "SLURM_NTASKS": "2", "SLURM_NNODES": "2", "SLURM_NTASKS_PER_NODE": "1"}
-        ranks = [
-            here | {"SLURM_PROCID": f"{r}", "SLURM_NODEID": f"{r}", "SLURM_LOCALID": "0"} for r in (0, 1)
-        ]
+        here |= {"SLURM_LOCALID": "0"}
+        ranks = [here | {"SLURM_PROCID": str(rank), "SLURM_NODEID": str(rank)} for rank in (0, 1)]
     else:
         engine = replace(values["trainer"], devices=2, strategy="ddp")
         ranks = [here | {"LOCAL_RANK": str(rank), "NODE_RANK": "0"} for rank in (0, 1)]
