@@ -159,7 +159,7 @@ def test_workers_leave_the_first_signals_of_a_scheduler_to_the_run(stores: list[
     stages = [plan(len(windows), 40, 2)]
     batches = TrainingBatches([windows], Augmentation(), seed=0)
     iterator = iter(ResumableLoader(batches, BatchOrder(stages, seed=0, accumulation=1), num_workers=2))
-    delivered = [next(iterator)]
+    delivered = [next(iterator), next(iterator)]  # one of each worker: both are up
     for worker in (workers := multiprocessing.active_children()):
         for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM):
             os.kill(worker.pid or 0, number)
