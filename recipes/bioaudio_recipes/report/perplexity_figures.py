@@ -15,6 +15,10 @@ from bioaudio_recipes.report.run_results import RunResults
 from bioaudio_recipes.report.table import table
 
 MOST_POINT_LABELS = 7
+MOST_FLATTENED = 4
+"""A curve keeps at least a fifth of its chart's height."""
+LEAST_RANGE = 0.005
+"""Of perplexity: smaller differences are not blown up."""
 
 Scored = Sequence[tuple[str, Mapping[str, Any]]]
 """Results of `bioaudio evaluate`, each with the name of its run."""
@@ -60,18 +64,21 @@ def _by_length(scored: Scored, where: str, identifier: str) -> Markup:
     for whole in sorted({entry["whole"] for entry in entries if entry.get("whole")}):
         caption += f" The last point reads whole {whole}s in one go, without windows."
     baselines = _baselines(scored)
+    rules = _near(baselines, [entry["perplexity"] for entry in entries])
     if baselines:
         caption += (
-            " Dashed lines: counting models of the same training bases, both strands, tuned on the "
-            "validation split and scored on the same bases as the model."
+            f" {'Dashed lines: counting' if rules else 'Counting'} models of the same training bases, both "
+            "strands, tuned on the validation split and scored on the same bases as the model"
         )
+        outside = [f"{e['name']} {e['perplexity']:.3f}" for e in baselines if e not in rules]
+        caption += f"; outside the frame: {', '.join(outside)}." if outside else "."
     chart = LineChart(
         title=f"Perplexity by context length, {where}",
         description=caption,
         x_label="context length (bases; k = 1,024)",
         y_label="perplexity",
         series=series,
-        rules=[_rule(entry, "perplexity") for entry in baselines],
+        rules=[_rule(entry, "perplexity") for entry in rules],
         x_log=True,
         x_ticks=lengths if len(lengths) <= 8 else (),
         x_text=bases_label,
@@ -100,7 +107,7 @@ def _by_position(scored: Scored, where: str, identifier: str) -> Markup:
     ]
     caption = (
         f"What a base of the {where} costs, by how many bases were read before it: where the curve still "
-        "falls, more context still helps. Half an octave a point, each from the windows with most bases."
+        "falls, more context still helps. Half an octave a point, each of the windows with most bases there."
     )
     chart = LineChart(
         title=f"Bits per base by distance from the window's start, {where}",
@@ -143,6 +150,12 @@ def _baselines(scored: Scored) -> list[Mapping[str, Any]]:
     """Those of the first run that has any, worst first: runs on one split have the same ones."""
     found = next((result["baselines"] for _, result in scored if result["baselines"]), [])
     return sorted(found, key=lambda entry: -entry["perplexity"])
+
+
+def _near(baselines: Sequence[Mapping[str, Any]], curve: Sequence[float]) -> list[Mapping[str, Any]]:
+    """Baselines that a chart has room for without flattening the curve, whose shape it is drawn for."""
+    room = MOST_FLATTENED * max(max(curve) - min(curve), LEAST_RANGE)
+    return [b for b in baselines if min(curve) - room <= b["perplexity"] <= max(curve) + room]
 
 
 def _rule(entry: Mapping[str, Any], quantity: str) -> Rule:
