@@ -107,7 +107,8 @@ def _by_position(scored: Scored, where: str, identifier: str) -> Markup:
     ]
     caption = (
         f"What a base of the {where} costs, by how many bases were read before it: where the curve still "
-        "falls, more context still helps. Half an octave a point, each of the windows with most bases there."
+        "falls, more context still helps. Half an octave a point, each of the windows with most "
+        "bases there; the last ones are of few stretches of DNA, and carry what those are like."
     )
     chart = LineChart(
         title=f"Bits per base by distance from the window's start, {where}",
