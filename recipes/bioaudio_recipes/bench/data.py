@@ -51,8 +51,12 @@ def bench_data(
         seed: of the order and of the strands.
 
     Raises:
-        ValueError: if no contig holds a window.
+        ValueError: if no contig holds a window, or a number is not above 0.
     """
+    if tokens < 1 or need < 1 or seconds <= 0:
+        raise ValueError(
+            f"--tokens, --need and --seconds must be above 0, got {tokens}, {need} and {seconds}"
+        )
     with tempfile.TemporaryDirectory() as folder:
         plain = plain_fasta(fasta, Path(folder) / "genome.fa")
         store = convert_genome([plain], Path(folder) / "store", ambiguous="n", soft_mask="drop")

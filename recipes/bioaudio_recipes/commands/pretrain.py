@@ -113,11 +113,11 @@ def pretrain(
     fit(module, loader, [progress, judge, save], trainer, accumulation=accumulation, checkpoint=checkpoint)
     log.close()
 
-    if rank == 0:
-        about = {"vocabulary": DNA.to_dict(), "trained": {"steps": save.step, "of_steps": module.total_steps}}
-        save_pretrained(module.result, folder.model, about)
-        # The others end well: a launcher may kill all processes as soon as one ends otherwise.
-        save.leave_if_told_to()
+    if rank != 0:
+        return ""  # a good end, even after a signal: launchers may kill rank 0 as soon as another one fails
+    about = {"vocabulary": DNA.to_dict(), "trained": {"steps": save.step, "of_steps": module.total_steps}}
+    save_pretrained(module.result, folder.model, about)
+    save.leave_if_told_to()
     return _summary(folder, save, count_parameters(network), judge.perplexity)
 
 

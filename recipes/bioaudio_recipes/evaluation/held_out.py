@@ -60,7 +60,7 @@ class HeldOutBases:
 
     @property
     def bases(self) -> int:
-        """Those that are read at each length."""
+        """Bases read at each length, N included."""
         return sum(len(region) for regions in self.regions for region in regions)
 
     def windows(self, length: int) -> PackedWindows:

@@ -78,8 +78,9 @@ def score_windows(
 ) -> LengthScore:
     """Predict every base of every window from those before it in the window.
 
-    Windows longer than `tokens_per_batch` are read piece by piece with the state carried over, so the memory
-    does not grow with the length. The result does not depend on `tokens_per_batch` beyond rounding.
+    Windows longer than `tokens_per_batch` are read piece by piece with the state carried over, so that only
+    their packed bases, a byte each, are in memory whole. The result does not depend on `tokens_per_batch`
+    beyond rounding.
 
     Args:
         model: on the device that is to do the work.
@@ -94,13 +95,7 @@ def score_windows(
     check_tokens_per_batch(tokens_per_batch)
     sums = _PositionSums(windows.length)
     batch_size = max(1, tokens_per_batch // windows.length)
-    with tqdm(
-        total=len(windows) * windows.length,
-        unit="base",
-        unit_scale=True,
-        desc=f"windows of {windows.length}",
-        disable=not progress or None,
-    ) as bar:
+    with _bar(len(windows) * windows.length, f"windows of {windows.length}", progress) as bar:
         for first in range(0, len(windows), batch_size):
             batch = windows.read(np.arange(first, min(first + batch_size, len(windows))))
             pieces = stream_nats(
@@ -131,10 +126,7 @@ def score_passages(
     """
     check_tokens_per_batch(tokens_per_batch)
     sums = _PositionSums(max(map(len, passages)))
-    total = sum(map(len, passages))
-    with tqdm(
-        total=total, unit="base", unit_scale=True, desc="whole passages", disable=not progress or None
-    ) as bar:
+    with _bar(sum(map(len, passages)), "whole passages", progress) as bar:
         for passage in passages:
             for piece in stream_nats(
                 model, passage.read, len(passage), piece_length=tokens_per_batch, precision=precision
@@ -142,6 +134,11 @@ def score_passages(
                 sums.add(piece, torch.from_numpy(passage.is_scored(piece.start, piece.nats.shape[1])))
                 bar.update(piece.nats.numel())
     return sums.result("the passages hold")
+
+
+def _bar(total: int, description: str, progress: bool) -> tqdm:
+    quiet = None if progress else True  # None: only on a terminal
+    return tqdm(total=total, unit="base", unit_scale=True, desc=description, disable=quiet)
 
 
 class _PositionSums:

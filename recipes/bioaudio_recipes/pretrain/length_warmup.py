@@ -80,7 +80,7 @@ class LengthWarmup:
                 f"--schedule.tokens_per_step {self.tokens_per_step} is not a whole number of micro-batches "
                 f"(--trainer.tokens_per_microbatch {tokens_per_microbatch}) on each of {devices} devices; "
                 + (f"take {', '.join(fitting)} devices, or " if fitting else "")
-                + "make the micro-batches smaller"
+                + "choose other micro-batches"
             )
         return accumulation
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
-import torch
 from bioaudio_data.genome import GenomeStore
 from bioaudio_data.vocabulary import DNA
 from numpy.typing import NDArray
@@ -88,16 +87,17 @@ def score_contig(
     with scratch.open("wb") as file:
         _write(file, np.full(1, np.nan, np.float32), 0, length, strand)
         for piece in pieces:
-            found = torch.where(piece.is_base, piece.nats / -math.log(2), torch.nan)[0].cpu().numpy()
-            count, total = int(piece.is_base.sum()), -float(np.nansum(found, dtype=np.float64))
-            if not math.isfinite(total) or count != np.count_nonzero(~np.isnan(found)):
+            is_base = piece.is_base[0].cpu().numpy()
+            scores = piece.nats[0].cpu().numpy() / np.float32(-math.log(2))
+            total = -float(scores[is_base].sum(dtype=np.float64))
+            if not math.isfinite(total):
                 raise ValueError(
                     f"the model's likelihoods are not finite in {contig}, {strand} strand, after reading "
                     f"{piece.start:,} bases: is it a diverged checkpoint?"
                 )
-            _write(file, found, piece.start, length, strand)
-            bases, bits = bases + count, bits + total
-            advance(len(found))
+            _write(file, np.where(is_base, scores, np.float32(np.nan)), piece.start, length, strand)
+            bases, bits = bases + int(is_base.sum()), bits + total
+            advance(len(scores))
     first = store.tokens(contig, 0, 1) if strand == "forward" else store.tokens(contig, length - 1, length)
     first_is_base = bool(DNA.A <= first[0] <= DNA.T)
     return ContigScore(contig, strand, length, bases, length - bases - first_is_base, bits)

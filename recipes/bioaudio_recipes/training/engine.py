@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
@@ -133,9 +132,9 @@ def process_rank() -> int:
     Known before Lightning starts, from what torchrun, SLURM's srun and Lightning give to the processes that
     they launch, in the order in which Lightning looks for them.
     """
-    if "RANK" not in os.environ and SLURMEnvironment.detect():
-        return int(os.environ["SLURM_PROCID"])
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
+    by_srun = "SLURM_NTASKS" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive")
+    launcher = "RANK" if "RANK" in os.environ else "SLURM_PROCID" if by_srun else "LOCAL_RANK"
+    return int(os.environ.get(launcher, "0"))
 
 
 @contextmanager
