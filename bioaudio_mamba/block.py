@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from bioaudio_kernels import Ranks, causal_conv1d, causal_conv1d_step, selective_scan, selective_scan_step
 from bioaudio_kernels.recompute import Recompute
-from jaxtyping import Float, Int
+from jaxtyping import Float, Inexact, Int
 from torch import Tensor, nn
 
 from bioaudio_mamba import initialisation
@@ -37,8 +37,8 @@ class BlockState(NamedTuple):
 
     conv: Float[Tensor, "batch d_conv-1 d_inner"]
     """The last d_conv - 1 inputs of the convolution, oldest first."""
-    ssm: Float[Tensor, "batch d_inner d_state"]
-    """h, the state of the SSM: float32 under autocast too."""
+    ssm: Inexact[Tensor, "batch d_inner d_state"]
+    """h, the state of the SSM, real or complex: in single precision under autocast too."""
 
 
 class MambaBlock(nn.Module):
