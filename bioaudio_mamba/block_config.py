@@ -72,7 +72,7 @@ class BlockConfig:
             raise ValueError(
                 f"dt_min = {self.dt_min} and dt_max = {self.dt_max}: they must satisfy 0 < dt_min <= dt_max"
             )
-        _check_known("init", self.spectrum, get_args(Spectrum))
+        _check_known("init", self.init or "lin", get_args(Spectrum))
         _check_known("rule", self.rule or "zoh", get_args(Rule))
         if (self.spectrum != "real") != self.is_complex:
             allowed = "lin, inv or legs" if self.is_complex else "real"

@@ -110,7 +110,7 @@ class Level(nn.Module):
         )
         return LevelState(
             down=_initial(self.down, batch_size, device),
-            waiting=rising[:, :0].clone(),
+            waiting=rising.new_zeros(batch_size, 0, rising.shape[2]),
             below=self.below.initial_state(batch_size, device),
             rising=rising,
             up=_initial(self.up, batch_size, device),
@@ -130,7 +130,10 @@ class Level(nn.Module):
         x = x + risen[:, phase:end]
         x, up = self._ascend(x, state.up, skips, again)
         # Copies: a state must not keep the activations that it is a part of.
-        return x, LevelState(down, group[:, whole:].clone(), below, risen[:, whole:].clone(), up)
+        waiting, rising = (
+            part[:, whole:].clone(memory_format=torch.contiguous_format) for part in (group, risen)
+        )
+        return x, LevelState(down, waiting, below, rising, up)
 
     def step(
         self, x: Float[Tensor, "batch d_model"], state: LevelState
