@@ -86,15 +86,15 @@ class S4D(nn.Module):
         state: Inexact[Tensor, "batch d_inner d_state"] | None = None,
     ) -> tuple[Float[Tensor, "batch length d_inner"], Inexact[Tensor, "batch d_inner d_state"]]:
         """Map a sequence that follows on from `state`, and return the state after it."""
-        return lti_scan(x, *self._system(), state, method=self.method, backend=self.backend)
+        return lti_scan(x, *self.system(), state, method=self.method, backend=self.backend)
 
     def step(
         self, x: Float[Tensor, "batch d_inner"], state: Inexact[Tensor, "batch d_inner d_state"]
     ) -> tuple[Float[Tensor, "batch d_inner"], Inexact[Tensor, "batch d_inner d_state"]]:
         """`forward` over a single time step."""
-        return lti_step(x, *self._system(), state)
+        return lti_step(x, *self.system(), state)
 
-    def _system(
+    def system(
         self,
     ) -> tuple[
         Inexact[Tensor, "d_inner d_state"],
