@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bioaudio_mamba import BlockConfig
 from bioaudio_mamba.attention import Attention, AttentionState
+from bioaudio_mamba.block_config import Spectrum
 from bioaudio_mamba.initialisation import spectrum
 from bioaudio_mamba.norm import LayerNorm
 from bioaudio_mamba.s4_block import MambaS4Block, S4Block
@@ -82,7 +83,11 @@ def test_spectra_are_those_of_the_paper() -> None:
     log_rate, none = spectrum("real", 4)
     assert_close(log_rate.exp(), n + 1, 1e-15)
     assert not none.any()
-    for init, imaginary in (("lin", math.pi * n), ("inv", 8 / math.pi * (8 / (2 * n + 1) - 1))):
+    expected: list[tuple[Spectrum, Tensor]] = [
+        ("lin", math.pi * n),
+        ("inv", 8 / math.pi * (8 / (2 * n + 1) - 1)),
+    ]
+    for init, imaginary in expected:
         log_rate, frequency = spectrum(init, 4)
         assert_close(log_rate.exp(), torch.full((4,), 0.5).double(), 1e-15)
         assert_close(frequency, imaginary, 1e-15)

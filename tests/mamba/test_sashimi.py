@@ -141,8 +141,8 @@ def test_levels_may_have_blocks_of_their_own() -> None:
 
 def test_a_level_steps_only_when_it_is_its_turn() -> None:
     model, calls = small_unet(), [0, 0, 0]
-    level = model.backbone.level
-    for depth, layer in enumerate((level.up[0], level.below.up[0], level.below.below.layers[0])):  # pyright: ignore
+    level: Any = model.backbone.level
+    for depth, layer in enumerate((level.up[0], level.below.up[0], level.below.below.layers[0])):
         step = layer.mixer.step
 
         def counted(*arguments: Any, depth: int = depth, step: Any = step) -> Any:
