@@ -130,6 +130,7 @@ class MambaBlock(nn.Module):
                 conv_state = x.new_zeros(sequences, weight.shape[1] - 1, x.shape[2])
             x, conv_state, leaving = exchange_tails(context, x, conv_state, cu_seqlens)
         A, D, dt_bias = self._ssm_parameters()
+        dt_weight = self.dt_proj.weight  # the one of now: in the backward pass the module may have another
 
         def convolve() -> tuple[Tensor, Tensor]:
             return causal_conv1d(
@@ -140,7 +141,7 @@ class MambaBlock(nn.Module):
             u, new_conv_state = convolve()
             recompute.make_again(u, lambda: convolve()[0])
             low_rank, B, C = self._selection(u)
-            dt = recompute.make_again(self._dt(low_rank), lambda: self._dt(low_rank))
+            dt = recompute.make_again(F.linear(low_rank, dt_weight), lambda: F.linear(low_rank, dt_weight))
             y, ssm_state = selective_scan(
                 u,
                 dt,
@@ -169,7 +170,7 @@ class MambaBlock(nn.Module):
         )
         low_rank, B, C = self._selection(x)
         A, D, dt_bias = self._ssm_parameters()
-        dt = self._dt(low_rank)
+        dt = F.linear(low_rank, self.dt_proj.weight)  # bias and softplus are the scan's
         y, ssm_state = selective_scan_step(x, dt, A, B, C, D, z, dt_bias, state.ssm, backend=backend)
         return self.out_proj(y), BlockState(conv_state, ssm_state)
 
@@ -185,10 +186,6 @@ class MambaBlock(nn.Module):
         if self.A_imag is not None:
             B, C = (torch.complex(*at_least_float32(map).chunk(2, dim=-1)) for map in (B, C))
         return low_rank, B, C
-
-    def _dt(self, low_rank: Float[Tensor, "*batch rank"]) -> Float[Tensor, "*batch d_inner"]:
-        """dt before bias and softplus, which the scan adds in float32."""
-        return F.linear(low_rank, self.dt_proj.weight)
 
     def _ssm_parameters(
         self,
