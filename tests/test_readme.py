@@ -62,7 +62,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def speech_commands(folder: Path, recordings: list[Path]) -> Path:
     """An archive laid out as Speech Commands, with one take of each digit in each list, and one in none."""
     archive = folder / "speech_commands_v0.02.tar.gz"
-    words = layout("sc09")[0].keep_labels
+    words = layout("sc09")[0].wanted_labels
     with tarfile.open(archive, "w:gz") as tar:
         for recording in recordings:
             digit, *_, take = recording.stem.split("_")

@@ -148,7 +148,7 @@ def test_missing_rows_and_labels_are_named(tmp_path: Path) -> None:
             SplitConfig(by="index", test=("7-9",)),
             "--split.test '7-9' is the value of no file; there are 0, 1",
         ),
-        (SplitConfig(by="index", valid=("0",), test=("0-1",)), "index '0' is given to both"),
+        (SplitConfig(by="index", valid=(0,), test=("0-1",)), "index '0' is given to both"),
         (SplitConfig(by="speaker"), "would have none of the 1 values of speaker"),
         (SplitConfig(by="take"), "--split.by take needs a take of every file, and 0_ann_0.wav has none"),
     ],

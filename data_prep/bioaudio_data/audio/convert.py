@@ -125,7 +125,7 @@ def convert_audio(
             sample_rate=sample_rate,
             sample_format=kept,
             quantiser=quantiser or Quantiser(),
-            labels=tags.keep_labels or tuple(sorted(found, key=natural_key)),
+            labels=tags.wanted_labels or tuple(sorted(found, key=natural_key)),
             clips=tuple(clips),
             clipped=samples.clipped,
             skipped=tuple(bad.skipped),

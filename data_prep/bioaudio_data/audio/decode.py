@@ -16,7 +16,6 @@ BLOCK = 1 << 18
 """Sample frames read at once."""
 EXTENSIONS = (".wav", ".flac", ".ogg", ".mp3")
 _WIDE = ("PCM_24", "PCM_32", "FLOAT", "DOUBLE")
-_LOSSY = "MPEG"
 
 
 class Header(NamedTuple):
@@ -57,7 +56,7 @@ def mono_blocks(path: Path) -> Iterator[NDArray[np.float32]]:
     try:
         with soundfile.SoundFile(str(path)) as file:
             done = 0
-            while len(frames := file.read(BLOCK, dtype="float32", always_2d=True)):
+            while len(frames := np.asarray(file.read(BLOCK, "float32", always_2d=True), np.float32)):
                 if not np.isfinite(frames).all():
                     place = done + int(np.flatnonzero(~np.isfinite(frames).all(axis=1))[0])
                     raise ValueError(f"{path} has NaN or infinity at sample {place:,}")

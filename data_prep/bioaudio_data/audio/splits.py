@@ -11,7 +11,7 @@ from bioaudio_data.audio.tags import Tags
 
 SPLITS = ("train", "valid", "test")
 _LISTS = {"valid": "validation_list.txt", "test": "testing_list.txt"}
-_RANGE = re.compile(r"(\d+)-(\d+)")
+_RANGE = re.compile(r"(\d+)(?:-(\d+))?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +28,10 @@ class SplitConfig:
     `label` or a group of `--tags.pattern`: all files with the same value go to one split."""
     fractions: tuple[float, float, float] = (0.88, 0.06, 0.06)
     """Shares of train, valid and test, of the files or of the values of a group in natural order."""
-    valid: tuple[str, ...] = ()
+    valid: tuple[str | int, ...] = ()
     """Of a group: values for validation, such as a name or a range `5-9`; takes the place of the
     fractions."""
-    test: tuple[str, ...] = ()
+    test: tuple[str | int, ...] = ()
     """Of a group: values for the test."""
 
     def __post_init__(self) -> None:
@@ -137,15 +137,15 @@ def _by_lists(folder: Path, files: Sequence[str]) -> dict[str, str]:
     return result
 
 
-def _expanded(wanted: Sequence[str], known: Mapping[str, str], split: str) -> list[str]:
+def _expanded(wanted: Sequence[str | int], known: Mapping[str, str], split: str) -> list[str]:
     """Values with ranges of numbers written out; a number matches however many zeros it begins with."""
     result: list[str] = []
-    for value in wanted:
+    for value in map(str, wanted):
         span = _RANGE.fullmatch(value)
         if value in known or span is None:
             found = [value] if value in known else []
         else:
-            low, high = int(span[1]), int(span[2])
+            low, high = int(span[1]), int(span[2] or span[1])
             found = [item for item in known if item.isdecimal() and low <= int(item) <= high]
         if not found:
             raise ValueError(

@@ -36,7 +36,7 @@ class TagConfig:
     such as `(?P<label>\d)_(?P<speaker>\w+)_(?P<index>\d+)`; `--split.by` can name any of the groups."""
     table: Path | None = None
     """A CSV with the columns file (its path below the folder) and any of label, speaker, split."""
-    keep_labels: tuple[str, ...] = ()
+    keep_labels: tuple[str | int, ...] = ()
     """Only clips with these labels are stored; all, if empty."""
 
     def __post_init__(self) -> None:
@@ -52,6 +52,11 @@ class TagConfig:
             )
         if self.keep_labels and not (self.folders or self.table or "label" in names):
             raise ValueError("--tags.keep_labels needs labels: --tags.folders, .pattern or .table")
+
+    @property
+    def wanted_labels(self) -> tuple[str, ...]:
+        """`keep_labels` as text: YAML reads digits as numbers."""
+        return tuple(map(str, self.keep_labels))
 
 
 def read_tags(folder: Path, files: Sequence[str], config: TagConfig) -> dict[str, Tags | str]:
@@ -74,9 +79,10 @@ def read_tags(folder: Path, files: Sequence[str], config: TagConfig) -> dict[str
     pattern = None if config.pattern is None else re.compile(config.pattern)
     tags = {file: _tags_of(file, config, pattern, rows) for file in files}
     labels = {tag.label for tag in tags.values() if isinstance(tag, Tags)}
-    if unknown := [label for label in config.keep_labels if label not in labels]:
+    wanted = config.wanted_labels
+    if unknown := [label for label in wanted if label not in labels]:
         raise ValueError(f"{folder} has no file with label {unknown[0]!r}, which --tags.keep_labels asks for")
-    kept = set(config.keep_labels) or labels
+    kept = set(wanted) or labels
     return {file: tag for file, tag in tags.items() if isinstance(tag, str) or tag.label in kept}
 
 
