@@ -37,7 +37,11 @@ class Converted(NamedTuple):
     sha256: str
 
 
-def convert_batch(batch: Batch, alone: bool = True) -> list[Converted | ValueError]:
+Outcome = Converted | ValueError
+"""What was written of a file, or the error that names a bad one."""
+
+
+def convert_batch(batch: Batch, alone: bool = True) -> list[Outcome]:
     """Write the samples of a batch's files, mono and at the wanted rate, in constant memory.
 
     Args:
@@ -50,7 +54,7 @@ def convert_batch(batch: Batch, alone: bool = True) -> list[Converted | ValueErr
     """
     if not alone:
         os.environ["OMP_NUM_THREADS"] = "1"  # torch, which resampling imports first, reads it then
-    outcomes: list[Converted | ValueError] = []
+    outcomes: list[Outcome] = []
     with batch.part.open("wb") as out:
         for path in batch.files:
             begin = out.tell()
