@@ -7,7 +7,7 @@ import os
 import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -73,16 +73,28 @@ def run(values: dict[str, Any], interruption: Interruption | None = None) -> int
 
 
 def run_on_two_ranks(
-    values: dict[str, Any], port: int, interruption: Interruption | None = None, **trainer: Any
+    values: dict[str, Any],
+    port: int,
+    interruption: Interruption | None = None,
+    *,
+    launcher: Literal["lightning", "slurm"] = "lightning",
+    **trainer: Any,
 ) -> list[int]:
-    """Run `pretrain` as two processes that talk over `port`; returns their exit codes.
+    """Run `pretrain` as two processes that talk over `port`, under SLURM each on a host; gives exit codes.
 
     An interruption befalls rank 1 alone. What rank 0 dies of is written to `error` in the run folder.
     """
-    values = values | {"trainer": replace(values["trainer"], devices=2, strategy="ddp", **trainer)}
-    here = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0"}
-    calls = [(values, interruption if rank else None, here | {"LOCAL_RANK": str(rank)}) for rank in range(2)]
-    return _run_all(calls)
+    here = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    if launcher == "slurm":
+        hosts = {"num_nodes": 2}
+        here |= {"SLURM_JOB_ID": "1", "SLURM_NTASKS": "2", "SLURM_NNODES": "2", "SLURM_NTASKS_PER_NODE": "1"}
+        here |= {"SLURM_LOCALID": "0"}
+        ranks = [here | {"SLURM_PROCID": str(rank), "SLURM_NODEID": str(rank)} for rank in (0, 1)]
+    else:
+        hosts = {"devices": 2}
+        ranks = [here | {"LOCAL_RANK": str(rank), "NODE_RANK": "0"} for rank in (0, 1)]
+    values = values | {"trainer": replace(values["trainer"], strategy="ddp", **hosts, **trainer)}
+    return _run_all([(values, interruption if rank else None, ranks[rank]) for rank in (0, 1)])
 
 
 def _run_all(calls: list[tuple[Any, ...]]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import re
 import shlex
@@ -34,6 +35,7 @@ CUT_DOWN = {
     ],
     "finetune": ["--schedule.epochs=2", "--schedule.steps_per_epoch=1", "--evaluation.windows=2"],
     "evaluate": ["--lengths=[256, 1024]", "--precision=32-true"],
+    "score": ["--tokens-per-batch=4096"],
     "bench": ["--lengths=64", "--d_model=16", "--rounds=1", "--seconds=0.1"],
     "download": ["--mirror=mirror"],
 }
@@ -44,6 +46,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the files that the README speaks of."""
     for species in ("human", "gorilla"):
         shutil.copy(great_apes_chr22()[species], tmp_path / f"{species}.fa.gz")
+    (tmp_path / "chr21.fa.gz").write_bytes(gzip.compress(b">chr21\n" + b"GATTACA" * 1000))
     (tmp_path / "mirror").mkdir()
     shutil.copy(tmp_path / "human.fa.gz", tmp_path / "mirror" / "hg38.fa.gz")
     md5 = hashlib.md5((tmp_path / "human.fa.gz").read_bytes()).hexdigest()
@@ -79,6 +82,7 @@ def test_commands_run_in_the_order_of_the_readme(folder: Path) -> None:
         assert cli.run(command, [*arguments, *CUT_DOWN.get(command, [])])
     assert (folder / "runs/first/report.html").is_file()
     assert (folder / "downloads").is_dir()
+    assert (folder / "scores/chr21/reverse.bedGraph").is_file()
 
 
 def test_every_command_is_in_the_readme() -> None:

@@ -152,9 +152,10 @@ def flat(state: ModelState) -> list[Tensor]:
 
 
 def compare(what: str, here: slice, alone: Any, shared: Any, group: ContextGroup) -> None:
-    for gradient in shared[2]:
+    summed = [gradient.contiguous() for gradient in shared[2]]
+    for gradient in summed:
         dist.all_reduce(gradient, group=group.group)
-    pairs = [(alone[0][:, here], shared[0]), *zip(alone[1] + alone[2], shared[1] + shared[2], strict=True)]
+    pairs = [(alone[0][:, here], shared[0]), *zip(alone[1] + alone[2], shared[1] + summed, strict=True)]
     errors = [((a - b).abs().max() / a.abs().max().clamp(min=1e-30)).item() for a, b in pairs]
     worst = torch.tensor(max(errors), device=shared[0].device)
     dist.all_reduce(worst, dist.ReduceOp.MAX, group=group.group)

@@ -228,12 +228,15 @@ def test_tables_say_what_the_numbers_say() -> None:
         (["conv", "--d-inner", "7"], "--d-inner is 7, it must be even"),
         (["conv", "--d-inner", "8", "--d-model", "4"], "--d-model or --d-inner"),
         (["conv", "--peers", "mambapy"], "bench conv knows no 'mambapy'; choose from causal_conv1d, torch"),
-        (["conv", "--tokens", "8"], "--tokens is for bench lm, not for bench conv"),
+        (["conv", "--tokens", "8"], "--tokens is for bench lm, data, not for bench conv"),
         (["conv", "--shapes", "table"], "--shapes is for bench scan, not for bench conv"),
         (["scan", "--shapes", "table", "--lengths", "8"], "--shapes brings its own"),
         (["lm", "--tokens", "8", "--batch", "1"], "give --tokens or --batch, not both"),
         (["lm", "--tokens", "8", "--lengths", "16"], "--tokens is 8, it must be at least the longest length"),
-        (["genome", "--lengths", "8"], "--lengths is for bench scan, conv, block, lm, not for bench genome"),
+        (
+            ["genome", "--lengths", "8"],
+            "--lengths is for bench scan, conv, block, lm, data, not for bench genome",
+        ),
     ],
 )
 def test_bad_flags_end_in_one_line(

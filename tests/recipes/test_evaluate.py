@@ -15,7 +15,13 @@ from bioaudio_data.vocabulary import DNA
 from bioaudio_data.windows import Windows
 from bioaudio_recipes.cli import main, run
 from bioaudio_recipes.evaluation.held_out import SAMPLE_PIECE, HeldOutBases, sample_intervals
-from bioaudio_recipes.evaluation.perplexity import LengthScore, score_windows
+from bioaudio_recipes.evaluation.passage import Passage
+from bioaudio_recipes.evaluation.perplexity import (
+    LengthScore,
+    position_edges,
+    score_passages,
+    score_windows,
+)
 from bioaudio_recipes.pretrain.genome_data import GenomeCorpus, GenomeData
 from bioaudio_recipes.pretrain.packed_windows import PackedWindows
 from bioaudio_recipes.run_folder import RunFolder
@@ -77,8 +83,10 @@ def test_scores_equal_a_hand_computation_streamed_or_not(
 ) -> None:
     score = score_windows(model, windows_over(genome, 100), tokens_per_batch=tokens_per_batch)
     nats, bases = by_hand(model, genome, 100)
-    np.testing.assert_array_equal(score.bases, bases)
-    np.testing.assert_allclose(score.nats, nats, rtol=1e-5)
+    first, *_ = edges = position_edges(100)
+    assert (first, edges[-1]) == (1, 100)
+    np.testing.assert_array_equal(score.bases, np.add.reduceat(bases, edges[:-1]))
+    np.testing.assert_allclose(score.nats, np.add.reduceat(nats, edges[:-1]), rtol=1e-5)
     assert score.perplexity == pytest.approx(math.exp(nats.sum() / bases.sum()), rel=1e-6)
 
 
@@ -96,9 +104,9 @@ def test_bf16_stays_close(genome: Path, model: CausalLM) -> None:
 
 @pytest.mark.parametrize("length", [2, 3, 17, 64, 1000])
 def test_bins_of_position_hold_every_base_once(length: int) -> None:
-    bases = np.arange(length)
-    bins = LengthScore(bases * math.log(2), bases).by_position()
-    assert sum(entry["bases"] for entry in bins) == bases.sum()
+    bases = np.diff(position_edges(length))
+    bins = LengthScore(length, bases * math.log(2), bases).by_position()
+    assert sum(entry["bases"] for entry in bins) == length - 1
     assert [entry["bits_per_base"] for entry in bins] == pytest.approx([1.0] * len(bins))
     assert [entry["first"] for entry in bins[1:]] == [entry["last"] + 1 for entry in bins[:-1]]
     assert (bins[0]["first"], bins[-1]["last"]) == (1, length - 1)
@@ -114,6 +122,51 @@ def test_every_length_reads_the_same_bases(genome: Path) -> None:
     assert len(read[512]) == held_out.bases == 5 * 512 + 3 * 512
     np.testing.assert_array_equal(read[32], read[512])
     np.testing.assert_array_equal(read[128], read[512])
+
+
+def test_whole_segments_are_windows_as_long_as_they(genome: Path, model: CausalLM) -> None:
+    store = GenomeStore.open(genome)
+    regions = [Interval("one", 100, 500), Interval("two", 300, 400)]
+    longest, shorter = (
+        score_windows(model, PackedWindows([store], [Windows([region], len(region), "tile", store.contigs)]))
+        for region in regions
+    )
+    passages = [Passage(store, region.contig, region.start, region.end, [region]) for region in regions]
+    whole = score_passages(model, passages, tokens_per_batch=33)
+    assert whole.length == 400
+    assert whole.bases.sum() == longest.bases.sum() + shorter.bases.sum()
+    assert whole.nats.sum() == pytest.approx(longest.nats.sum() + shorter.nats.sum(), rel=1e-6)
+
+
+def test_whole_contigs_add_the_context_before_the_segments(genome: Path, model: CausalLM) -> None:
+    data = GenomeData(genomes=[genome], guard=0, train=(0, 0.4), valid=(0.4, 0.5), test=(0.5, 1.0))
+    held_out = HeldOutBases(GenomeCorpus(data), "test", [512])
+    passages = held_out.passages("contig")
+    assert [(p.contig, p.start, p.end) for p in passages] == [("one", 0, 5560), ("two", 0, 3536)]
+    score = score_passages(model, passages, tokens_per_batch=700)
+    nats, bases = 0.0, 0
+    for passage in passages:
+        tokens = passage.store.tokens(passage.contig, 0, passage.end).astype(int)
+        with torch.no_grad():
+            logits, _ = model(torch.from_numpy(tokens)[None])
+        chosen = np.flatnonzero((tokens >= DNA.A) & (tokens <= DNA.T))
+        chosen = chosen[chosen >= passage.scored[0].start]
+        nats -= torch.log_softmax(logits[0].double(), -1)[chosen - 1, tokens[chosen]].sum().item()
+        bases += len(chosen)
+    assert (score.bases.sum(), score.nats.sum()) == (bases, pytest.approx(nats, rel=1e-6))
+    assert score.by_position()[0]["first"] > 1
+
+
+def test_whole_segments_read_the_bases_of_the_windows(genome: Path, model_folder: Path) -> None:
+    arguments = ["--genome", str(genome), "--lengths", "[64,256]", "--baselines", "false", *SPLITS]
+    table = run("evaluate", [str(model_folder), *arguments, "--whole", "segment"])
+    results = json.loads((model_folder / "evaluation" / "perplexity.json").read_text())
+    *_, longest, whole = results["lengths"]
+    assert (longest["length"], whole["length"], whole["whole"]) == (256, 1024, "segment")
+    assert longest["bases"] < whole["bases"] <= results["bases_read"] == 1024 + 768
+    assert table is not None
+    assert "whole segments, up to 1,024" in table
+    assert "read: 1,792 of the 2,000 bases of the split" in table
 
 
 def test_baselines_are_scored_on_the_bases_that_the_longest_windows_predict(
@@ -140,7 +193,7 @@ def test_a_run_is_evaluated_on_its_own_splits_and_lengths(
     results = json.loads((folder.evaluation / "perplexity.json").read_text())
     assert [entry["length"] for entry in results["lengths"]] == [64, 128]
     assert table is not None
-    assert "model at 128" in table
+    assert "model, windows of 128" in table
     assert "order-16 interpolated" in table
     run("evaluate", [str(folder.root), "--split", "valid", "--baselines", "false"])
     assert json.loads((folder.evaluation / "perplexity-valid.json").read_text())["baselines"] == []

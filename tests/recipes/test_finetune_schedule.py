@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from bioaudio_recipes.cli import RECIPES, parser_for, with_recipe_paths
 from bioaudio_recipes.finetune.schedule import FinetuneSchedule, WarmupStage
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,6 +32,15 @@ def test_own_warm_up_and_epochs_by_passes() -> None:
     schedule = FinetuneSchedule(epochs=5, batch_size=8, warmup=[WarmupStage(length=128, epochs=2)])
     stages = schedule.plan(512, 2**20, examples_per_epoch=20)
     assert [(stage.length, stage.steps) for stage in stages] == [(128, 6), (512, 9)]
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (RECIPES / "finetune").glob("*.yaml")))
+def test_every_yaml_parses_and_plans(name: str) -> None:
+    parser = parser_for("finetune")
+    flags = with_recipe_paths(["--config", f"finetune/{name}", "--out=x"])
+    values = parser.instantiate(parser.parse_args(flags))
+    stages = values.schedule.plan(values.length, values.trainer.tokens_per_microbatch)
+    assert stages[-1].length == values.length
 
 
 @given(st.integers(1, 100), st.integers(1, 3000), st.integers(1, 2**14))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -150,6 +154,20 @@ def test_loader_goes_on_after_the_last_delivered_batch(stores: list[GenomeStore]
     assert all(torch.equal(a, b) for a, b in zip(delivered, expected, strict=True))
 
 
+def test_workers_leave_the_first_signals_of_a_scheduler_to_the_run(stores: list[GenomeStore]) -> None:
+    windows = windows_of(stores, 4)
+    stages = [plan(len(windows), 40, 2)]
+    batches = TrainingBatches([windows], Augmentation(), seed=0)
+    iterator = iter(ResumableLoader(batches, BatchOrder(stages, seed=0, accumulation=1), num_workers=2))
+    delivered = [next(iterator), next(iterator)]  # one of each worker: both are up
+    for worker in (workers := multiprocessing.active_children()):
+        for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM):
+            os.kill(worker.pid or 0, number)
+    delivered += iterator
+    assert len(workers) == 2
+    assert len(delivered) == 40
+
+
 def test_loading_leaves_the_global_random_state_alone(stores: list[GenomeStore]) -> None:
     windows = windows_of(stores, 4)
     order = BatchOrder([plan(len(windows), 3, 2)], seed=0, accumulation=1)
@@ -180,7 +198,11 @@ def test_stages_in_steps_last_that_long() -> None:
 
 @pytest.mark.parametrize(
     ("microbatch", "devices", "message"),
-    [(96, 1, "not a multiple of 64"), (32, 1, "not a multiple of 64"), (256, 3, "on each of 3 devices")],
+    [
+        (96, 1, "not a multiple of 64"),
+        (32, 1, "not a multiple of 64"),
+        (256, 3, "of 3 devices; take 1, 2, 4"),
+    ],
 )
 def test_steps_that_do_not_divide_are_refused(microbatch: int, devices: int, message: str) -> None:
     schedule = LengthWarmup(stages=[Stage(length=64, steps=1)], tokens_per_step=1024)

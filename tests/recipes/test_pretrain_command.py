@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,12 +48,42 @@ def test_every_yaml_parses(name: str) -> None:
     bed = ["--data.bed=x.bed"] if name.startswith("hg38") else []
     values = parse("--config", f"pretrain/{name}", "--out=x", "--data.genomes=[x]", *bed)
     schedule, trainer = values.schedule, values.trainer
-    assert schedule.accumulation(trainer.tokens_per_microbatch, trainer.devices) >= 1
+    assert schedule.accumulation(trainer.tokens_per_microbatch, trainer.world_size) >= 1
+
+
+@pytest.mark.parametrize("name", ["hg38_1.4m_1mb", "hg38_7m_1mb"])
+def test_the_longest_recipes_run_unchanged_on_1_to_16_devices(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = parse("--config", f"pretrain/{name}", "--out=x", "--data.genomes=[x]", "--data.bed=x.bed")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    for devices in (1, 2, 4, 8, 16):
+        monkeypatch.setattr("torch.cuda.device_count", lambda devices=devices: devices)
+        microbatch = values.trainer.tokens_per_microbatch
+        accumulation = values.schedule.accumulation(microbatch, values.trainer.world_size)
+        assert accumulation * devices * microbatch == 2**24
+    nodes = replace(values.trainer, devices=4, num_nodes=2)
+    assert (nodes.world_size, nodes.arithmetic()["devices"]) == (8, 8)
+    with pytest.raises(ValueError, match=r"--trainer\.num_nodes must be 1 or more, got 0"):
+        replace(nodes, num_nodes=0)
+
+
+def test_the_slurm_template_is_sound() -> None:
+    template = RECIPES.parent / "slurm" / "pretrain.sbatch"
+    assert subprocess.run(["bash", "-n", template], check=False).returncode == 0
+    text = template.read_text(encoding="utf-8").replace("\\\n", "")
+    (command,) = re.findall(r"^srun .* bioaudio pretrain (.*)$", text, re.MULTILINE)
+    flags = set(re.findall(r"--[\w.]+", command))
+    known = {option for action in parser_for("pretrain")._actions for option in action.option_strings}
+    assert {"--trainer.devices", "--trainer.num_nodes", "--resume"} <= flags <= known
+    (example,) = re.findall(r"^#   sbatch .* pretrain\.sbatch (.*)$", text, re.MULTILINE)
+    assert parse(*shlex.split(example.replace("#", ""))).data.genomes
 
 
 def test_recipes_cover_the_experiments() -> None:
     sizes = {f"hg38_{size}_1k" for size in ("250k", "700k", "1.4m", "3.5m", "7m")}
-    assert set(NAMES) == {"demo", "great_apes_chr22", "hg38_1.4m_1mb", "hg38_7m_1mb", *sizes}
+    long = {"great_apes_chr22_1mb", "hg38_1.4m_1mb", "hg38_7m_1mb"}
+    assert set(NAMES) == {"demo", "great_apes_chr22", *long, *sizes}
 
 
 def test_flags_override_the_yaml() -> None:

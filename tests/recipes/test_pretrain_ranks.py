@@ -1,6 +1,6 @@
 """Two processes train as one does, and resume as one does: on windows of their own, or on all together.
 
-One that dies or hangs is named.
+On another launcher too; and one that dies or hangs is named.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def test_two_ranks_train_as_one(store: Path, tmp_path: Path, of_one_process: lis
     values = arguments(store, tmp_path, **HALVED)
     assert run_on_two_ranks(arguments(store, tmp_path, max_minutes=1e-9, **HALVED), free_port()) == [0, 0]
     assert len(rows(tmp_path)) < 5
-    assert run_on_two_ranks(values, free_port()) == [0, 0]
+    assert run_on_two_ranks(values, free_port(), launcher="slurm") == [0, 0]
     assert_same_rows(rows(tmp_path), of_one_process)
 
 

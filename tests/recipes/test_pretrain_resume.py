@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
+import os
 import random
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from bioaudio_recipes.run_folder import RunFolder
+from bioaudio_recipes.training.stopping import SaveAndStop
 from pretrain_runs import ACCUMULATION, STEPS, TIMINGS, Interruption, arguments, make_store, run
 
 LAST = "step-00000013.ckpt"
@@ -67,6 +70,29 @@ def test_killed_run_resumes_to_the_same_bytes(store: Path, uninterrupted: RunFol
         assert run(values, Interruption(microbatch, signal.SIGKILL)) == -signal.SIGKILL
     assert run(arguments(store, tmp_path / "run", num_workers=2)) == 0
     assert_same_run(RunFolder(tmp_path / "run"), uninterrupted)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_signals_wait_for_a_whole_step(number: signal.Signals) -> None:
+    saved: list[int] = []
+    log: Any = SimpleNamespace(flush=lambda: None)
+    module: Any = None
+    strategy = SimpleNamespace(reduce_boolean_decision=lambda due, all: due)
+    trainer: Any = SimpleNamespace(global_step=3, should_stop=False, strategy=strategy)
+    folder: Any = SimpleNamespace(save=lambda _, step: saved.append(step))
+    save = SaveAndStop(folder, log, total_steps=9, every=100)
+    before = signal.getsignal(number)
+    save.on_train_start(trainer, module)
+    save.on_step_end(trainer, module, 4)
+    os.kill(os.getpid(), number)
+    assert (saved, trainer.should_stop) == ([], False)
+    save.on_step_end(trainer, module, 5)
+    assert (saved, trainer.should_stop) == ([5], True)
+    save.on_train_end(trainer, module)
+    assert signal.getsignal(number) == before
+    with pytest.raises(SystemExit) as exit_:
+        save.leave_if_told_to()
+    assert exit_.value.code == 128 + number
 
 
 def test_run_told_to_stop_saves_first_and_resumes(

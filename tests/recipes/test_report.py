@@ -14,6 +14,7 @@ from bioaudio_recipes.cli import run
 from bioaudio_recipes.report.axis import Axis, bases_label, decades, log_span, span, tick_labels
 from bioaudio_recipes.report.line_chart import LineChart, Series
 from bioaudio_recipes.report.markup import Markup, element
+from bioaudio_recipes.report.perplexity_figures import best_known_bins
 from bioaudio_recipes.report.standalone import standalone_svg
 from bioaudio_recipes.run_folder import RunFolder
 from fake_run import APES, write_fake_run
@@ -86,6 +87,30 @@ def test_page_says_what_was_run_and_found(tmp_path: Path) -> None:
         *APES,
     ):
         assert expected in text, expected
+
+
+def test_the_context_study_reaches_whole_contigs(tmp_path: Path) -> None:
+    root = write_fake_run(tmp_path / "apes")
+    path = root / "evaluation" / "perplexity.json"
+    results = json.loads(path.read_text())
+    whole = results["lengths"][-1] | {"length": 20_094_753, "whole": "contig", "perplexity": 3.345}
+    far = {"first": 2**24, "last": 20_094_752, "bits_per_base": 1.742, "bases": 1_048_576}
+    path.write_text(json.dumps(results | {"lengths": [*results["lengths"], whole | {"by_position": [far]}]}))
+    text = " ".join(Page(written_report(root)).text)
+    for expected in (
+        "test perplexity at 19.16M bases",
+        "apes, whole contigs, up to 20,094,753",
+        "The last point reads whole contigs in one go",
+        "outside the frame: order-8 3.664",
+        "16,777,216 to 20,094,752",
+    ):
+        assert expected in text, expected
+
+
+def test_each_distance_is_of_the_windows_with_most_bases() -> None:
+    near, far = {"first": 1, "last": 1, "bases": 9, "bits_per_base": 1.9}, {"first": 2, "last": 3, "bases": 2}
+    rare = {"first": 1, "last": 1, "bases": 3, "bits_per_base": 1.2}
+    assert best_known_bins([{"by_position": [near]}, {}, {"by_position": [rare, far]}]) == [near, far]
 
 
 def test_every_figure_is_named_for_those_who_do_not_see_it(tmp_path: Path) -> None:

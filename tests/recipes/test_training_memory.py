@@ -117,7 +117,7 @@ def test_a_container_s_limit_counts(limit: str | None, free: int, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("mode", "advice"), [("full", "memory chunks would fit"), ("chunks", "give --trainer.chunk_length 16384")]
+    ("mode", "advice"), [("full", "memory chunks would fit"), ("chunks", "give --trainer.chunk_length 32768")]
 )
 @pytest.mark.parametrize("where", ["next_token_sums", "backward"])
 def test_out_of_memory_names_what_would_fit(

@@ -51,7 +51,7 @@ def convert_files(
         Batch(tuple(files[begin:end]), sample_rate, sample_format, folder / f"part-{begin}")
         for begin, end in shares
     ]
-    count = min(len(batches), workers or os.cpu_count() or 1)
+    count = min(len(batches), workers or _usable_cores())
     quiet = None if progress else True  # None: only on a terminal
     with tqdm(
         total=sum(sizes), unit="B", unit_scale=True, desc="converting", leave=False, disable=quiet
@@ -59,6 +59,10 @@ def convert_files(
         for (begin, end), batch, outcomes in zip(shares, batches, _outcomes(batches, count), strict=True):
             yield batch.part, outcomes
             bar.update(sum(sizes[begin:end]))
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _shares(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:

@@ -11,9 +11,9 @@ moves loads towards their use, so every eight steps each stream is *touched*: on
 value of every sector of the next eight rows, which brings them into the first-level cache. What it reads goes
 into a sum that is never stored, but that the compiler cannot leave out.
 
-A touch is a branch, over which the assembler moves no instruction; elsewhere it puts a step's exponentials in a
-row, where each takes a warp eight cycles. So the branch stands before the decays are known, in the reverse
-sweep in the middle of them; in the forward sweep, which has no register left for that, at the start of a step.
+A touch is a branch, over which the assembler moves no instruction; elsewhere it puts a step's exponentials in
+a row, where each takes a warp eight cycles. So the branch stands before the decays are known, in the reverse
+sweep in the middle of them; in the forward sweep, which has no register left for that, at a step's start.
 """
 
 from __future__ import annotations

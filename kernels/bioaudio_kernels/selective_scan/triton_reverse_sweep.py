@@ -186,7 +186,7 @@ def reverse_sweep_kernel(
             if len(row_C) > 0:
                 C_t = as_numbers(unpack_row(row_C, C_TYPE, PACK), PARTS)
             for n in tl.static_range(NB):
-                if n == NB // 2:
+                if n == NB // 2:  # noqa: SIM102  (decided when it is compiled)
                     if due(i):
                         sink = absorb(sink, touched)
                         touched = touch(streams, tl.maximum(t - (2 * TOUCHED - 1), 0), steps)

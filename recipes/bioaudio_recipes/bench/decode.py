@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -144,12 +145,14 @@ def _mamba_ssm_graphed(shape: Shape) -> Job:
 
 def _transformers(shape: Shape) -> Job:
     model = transformers_model(shape).to(shape.dtype).eval()
+    # Its name until transformers 5.23, and since.
+    name = "cache" if "cache" in inspect.signature(model.forward).parameters else "cache_params"
     cache: Any = None
 
     def step(tokens: Tensor) -> Tensor:
         nonlocal cache
-        output = model(tokens.unsqueeze(1), cache_params=cache, use_cache=True)
-        cache = output.cache_params
+        output = model(tokens.unsqueeze(1), **{name: cache}, use_cache=True)
+        cache = getattr(output, name)
         return output.logits.squeeze(1)
 
     def reset() -> None:

@@ -45,7 +45,7 @@ def bench_genome(fasta: Path | None = None, *, seed: int = 0) -> str:
     except ImportError as error:
         raise ValueError("bench genome needs pyfaidx: pip install 'bioaudio-mamba[bench]'") from error
     with tempfile.TemporaryDirectory() as folder:
-        plain = _plain_fasta(fasta, Path(folder) / "genome.fa")
+        plain = plain_fasta(fasta, Path(folder) / "genome.fa")
         store = convert_genome([plain], Path(folder) / "store", ambiguous="n", soft_mask="drop")
         with pyfaidx.Fasta(str(plain), as_raw=True) as lines:
 
@@ -73,7 +73,7 @@ def bench_genome(fasta: Path | None = None, *, seed: int = 0) -> str:
     )
 
 
-def _plain_fasta(fasta: Path | None, out: Path) -> Path:
+def plain_fasta(fasta: Path | None, out: Path) -> Path:
     """The FASTA file without compression, as pyfaidx needs it, in a folder where it may write its index."""
     source = great_apes_chr22()["human"] if fasta is None else fasta
     with source.open("rb") as raw:

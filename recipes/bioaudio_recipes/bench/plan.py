@@ -88,10 +88,11 @@ RACES = {
 SERVES = {
     "shapes": ("scan",),
     "batch": ("scan", "conv", "block", "step", "lm", "decode"),
-    "lengths": ("scan", "conv", "block", "lm"),
+    "lengths": ("scan", "conv", "block", "lm", "data"),
     "n_layer": ("lm", "decode"),
-    "tokens": ("lm",),
-    "fasta": ("genome",),
+    "tokens": ("lm", "data"),
+    "fasta": ("genome", "data"),
+    "need": ("data",),
 }
 # The shapes (batch, channels, length) that the scan's speed is judged at, and the peer to beat.
 TABLE = ((1, 512, 2**20), (1, 256, 2**20), (8, 1536, 8192), (32, 128, 16384), (64, 1024, 2048))

@@ -22,7 +22,7 @@ SECONDS = {"cpu": 20.0, "cuda": 5.0}
 
 
 def bench(
-    what: Literal["scan", "conv", "block", "step", "lm", "decode", "genome"],
+    what: Literal["scan", "conv", "block", "step", "lm", "decode", "genome", "data"],
     *,
     device: Literal["cpu", "cuda"] = "cpu",
     dtype: Literal["float32", "bfloat16"] | None = None,
@@ -40,21 +40,24 @@ def bench(
     seconds: float | None = None,
     seed: int = 0,
     fasta: Path | None = None,
+    need: int | None = None,
     out: Path | None = None,
 ) -> str:
     """Time our operations against their peers in one run, after a check that they agree.
 
     Args:
         what: scan (the selective scan alone, then a whole Mamba block), conv, block, step (decoding with a
-            block), lm (a training step of a language model), decode (with a language model), or genome
-            (windows of a genome store beside pyfaidx).
+            block), lm (a training step of a language model), decode (with a language model), genome
+            (windows of a genome store beside pyfaidx), or data (the loader of a pretraining, beside what a
+            training step takes from it).
         device: Where to run.
         dtype: Of inputs, and of a decoding model's weights; bfloat16 runs blocks and training under autocast.
             Default: float32 on a CPU, bfloat16 on a GPU.
         shapes: For scan: table times the five shapes that its speed is judged at, and nothing else.
         batch: Sequences at once, by default 1; for decode several, as 1,8,64; for lm in place of --tokens.
         lengths: Time steps, one number or several such as 1024,4096; several make a plot.
-        tokens: For lm: tokens of a step at every length. Default: 2,048 on a CPU, 1,048,576 on a GPU.
+        tokens: For lm: tokens of a step at every length. Default: 2,048 on a CPU, 1,048,576 on a GPU. For
+            data: tokens of a micro-batch, 1,048,576 by default.
         d_model: Width of a block, 256 by default; scan and convolution have twice as many channels.
         d_inner: Channels, in place of --d-model.
         d_state: States of a channel.
@@ -64,15 +67,27 @@ def bench(
         rounds: Times that each contender runs, 15 by default and 3 for lm; medians are shown.
         seconds: A contender that has run this long at a shape is not run again. Default: 20, on a GPU 5.
         seed: Of inputs and weights.
-        fasta: For genome: the file to read windows of; default: the sample of the package.
+        fasta: For genome and data: the file to read windows of; default: the sample of the package.
+        need: For data: tokens per second that one GPU trains on, 3,000,000 by default.
         out: Folder for bench-WHAT.json with all figures and the environment, and for the plots.
     """
     given = {"shapes": shapes, "batch": batch, "lengths": lengths, "tokens": tokens}
-    plan.check_flags(what, given | {"n_layer": n_layer, "fasta": fasta})
+    plan.check_flags(what, given | {"n_layer": n_layer, "fasta": fasta, "need": need})
     if what == "genome":
         from bioaudio_recipes.bench.genome import bench_genome
 
         return bench_genome(fasta)
+    if what == "data":
+        from bioaudio_recipes.bench import data
+
+        return data.bench_data(
+            fasta,
+            plan.numbers("--lengths", lengths, data.LENGTHS),
+            tokens=data.TOKENS if tokens is None else tokens,
+            need=data.NEED if need is None else need,
+            seconds=data.SECONDS if seconds is None else seconds,
+            seed=seed,
+        )
     rounds = ROUNDS.get(what, 15) if rounds is None else rounds
     seconds = SECONDS[device] if seconds is None else seconds
     for name, value in (("rounds", rounds), ("threads", threads)):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from bioaudio_recipes.counting import DEFAULT_BASELINES, BaselineScore, CountingBaselines
-from bioaudio_recipes.evaluation.held_out import HeldOutBases, split_symbols
-from bioaudio_recipes.evaluation.perplexity import Precision, score_windows
-from bioaudio_recipes.evaluation.results import perplexity_results, results_table
+from bioaudio_recipes.evaluation.held_out import HeldOutBases, Whole, split_symbols
+from bioaudio_recipes.evaluation.open_model import open_model, require_folder
+from bioaudio_recipes.evaluation.perplexity import score_passages, score_windows
+from bioaudio_recipes.evaluation.results import length_entry, perplexity_results, results_table
 from bioaudio_recipes.evaluation.run_data import (
     DEFAULT_LENGTHS,
     checked,
@@ -18,8 +18,8 @@ from bioaudio_recipes.evaluation.run_data import (
     read_config,
     run_lengths,
 )
+from bioaudio_recipes.evaluation.streaming import Precision
 from bioaudio_recipes.pretrain.genome_data import GenomeCorpus, GenomeData
-from bioaudio_recipes.pretrain.starting_model import starting_model
 from bioaudio_recipes.run_folder import RunFolder, device_name, write_json
 
 VALID_BASES = 10_000_000
@@ -32,6 +32,7 @@ def evaluate(
     genome: Path | None = None,
     split: str = "test",
     lengths: list[int] | None = None,
+    whole: Whole | None = None,
     bed: Path | None = None,
     train: tuple[float, float] | None = None,
     valid: tuple[float, float] | None = None,
@@ -54,6 +55,9 @@ def evaluate(
         split: Which split to predict.
         lengths: Lengths of windows in bases, each dividing the longest: all read the same bases. Those that a
             run was validated at unless given, or 1024, 4096, 16384 and 65536 for a model without its run.
+        whole: Also read the same bases without windows, streamed in constant memory: each segment of the
+            split in one go, or each contig, whose bases before the segment (those of training too) are then
+            context.
         bed: Divide by the fourth column of this BED file; as the run did unless given.
         train: Fractions of every contig where the training bases begin and end, for the counting models.
         valid: The same of the validation bases, on which the counting models are tuned.
@@ -68,8 +72,7 @@ def evaluate(
         device: Where the model runs: auto, cpu, cuda, cuda:1, ...
         out: File to write; evaluation/perplexity.json in the model's folder unless given.
     """
-    if not model.is_dir():
-        raise FileNotFoundError(f"{model} is neither a run's folder nor a model's: there is no such folder")
+    require_folder(model)
     run = RunFolder(model)
     is_run = run.model.is_dir()
     if not is_run and genome is None:
@@ -89,42 +92,29 @@ def evaluate(
     wanted = sorted(set(lengths or (run_lengths(config) if is_run else DEFAULT_LENGTHS)))
     corpus = GenomeCorpus(tested_on)
     held_out = HeldOutBases(corpus, split, wanted)
-    target = _device(device)
-    network = starting_model(None, run.model if is_run else model, seed=0).to(target)
-    scores = [
-        score_windows(
-            network,
-            held_out.windows(length),
-            tokens_per_batch=tokens_per_batch,
-            precision=precision,
-            progress=True,
-        )
-        for length in wanted
-    ]
+    network = open_model(model, device)
+    reading: dict[str, Any] = {"tokens_per_batch": tokens_per_batch, "precision": precision, "progress": True}
+    scores = [score_windows(network, held_out.windows(length), **reading) for length in wanted]
+    unwindowed = score_passages(network, held_out.passages(whole), **reading) if whole else None
     counted, counting_scores = (
         _score_baselines(trained_on, held_out, baseline_bases) if baselines else (0, [])
     )
     about = {
         "genome": ", ".join(store.name for store in corpus.stores),
         "split": split,
-        "device": device_name(target),
+        "bases_read": held_out.bases,
+        "bases_in_split": held_out.split_bases,
+        "device": device_name(network.lm_head.weight.device),
         "precision": precision,
         "baseline_training_bases": counted,
     }
-    results = perplexity_results(network, scores, counting_scores, about)
+    entries = [length_entry(score) for score in scores]
+    if unwindowed is not None:
+        entries.append(length_entry(unwindowed) | {"whole": whole})
+    results = perplexity_results(network, entries, counting_scores, about)
     path = out or run.evaluation / ("perplexity.json" if split == "test" else f"perplexity-{split}.json")
     write_json(path, results)
     return f"{results_table(results)}\n{path}"
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
-    return torch.device(name)
 
 
 def _score_baselines(

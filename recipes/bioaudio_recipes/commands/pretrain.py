@@ -122,11 +122,12 @@ def pretrain(
     fit(module, loader, [progress, judge, save], trainer, accumulation=accumulation, checkpoint=checkpoint)
     log.close()
 
-    if rank == 0:
-        about = {"vocabulary": DNA.to_dict(), "trained": {"steps": save.step, "of_steps": module.total_steps}}
-        save_pretrained(module.result, folder.model, about)
+    if rank != 0:
+        return ""  # a good end, even after a signal: launchers may kill rank 0 as soon as another one fails
+    about = {"vocabulary": DNA.to_dict(), "trained": {"steps": save.step, "of_steps": module.total_steps}}
+    save_pretrained(module.result, folder.model, about)
     save.leave_if_told_to()
-    return _summary(folder, save, count_parameters(network), judge.perplexity) if rank == 0 else ""
+    return _summary(folder, save, count_parameters(network), judge.perplexity)
 
 
 def _summary(folder: RunFolder, save: SaveAndStop, parameters: int, perplexity: Mapping[int, float]) -> str:

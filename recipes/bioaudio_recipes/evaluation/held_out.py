@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 from bioaudio_data.interval import Interval
 from bioaudio_data.windows import Windows
 
 from bioaudio_recipes.counting import symbols_of
+from bioaudio_recipes.evaluation.passage import Passage
 from bioaudio_recipes.pretrain.genome_data import GenomeCorpus
 from bioaudio_recipes.pretrain.packed_windows import PackedWindows
+
+Whole = Literal["segment", "contig"]
+"""Where the reading of a whole passage begins: with the segment of the split, or with its contig."""
 
 SAMPLE_PIECE = 2**17
 """Bases of one piece where more training bases are offered than may be counted."""
@@ -50,6 +55,8 @@ class HeldOutBases:
             ]
             for part in windows.parts
         ]
+        self.split_bases = sum(len(segment) for part in windows.parts for segment in part.segments)
+        """Bases of the split, N included."""
 
     @property
     def bases(self) -> int:
@@ -62,6 +69,21 @@ class HeldOutBases:
         return PackedWindows(
             self.stores, [Windows(regions, length, "tile", store.contigs) for store, regions in parts]
         )
+
+    def passages(self, whole: Whole) -> list[Passage]:
+        """The same bases without windows: each segment in one go, or each contig up to its last segment.
+
+        With `contig`, a base is predicted from everything before it in its contig, of whatever split it is.
+        """
+        result = []
+        for store, regions in zip(self.stores, self.regions, strict=True):
+            if whole == "segment":
+                result += [Passage(store, r.contig, r.start, r.end, [r]) for r in regions]
+                continue
+            for contig in dict.fromkeys(region.contig for region in regions):
+                scored = [region for region in regions if region.contig == contig]
+                result.append(Passage(store, contig, 0, max(region.end for region in scored), scored))
+        return result
 
     def scored_symbols(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Each region's symbols, and whether a model reading the longest windows predicts each.

@@ -144,6 +144,10 @@ class ResumableLoader(DataLoader[Any]):
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:
-    """Ctrl-C reaches the whole process group: workers stay, so that the run can finish its step and save."""
+    """Ctrl-C and SLURM signal all processes: workers stay, so that the run can finish its step and save.
+
+    A second SIGTERM ends a worker, as it ends the run.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))

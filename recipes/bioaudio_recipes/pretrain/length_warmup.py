@@ -80,9 +80,13 @@ class LengthWarmup:
                 )
         accumulation, rest = divmod(self.tokens_per_step, tokens_per_microbatch * devices)
         if rest or not accumulation:
+            parts, rest = divmod(self.tokens_per_step, tokens_per_microbatch)
+            fitting = [str(count) for count in range(1, parts + 1) if not rest and parts % count == 0]
             raise ValueError(
                 f"--schedule.tokens_per_step {self.tokens_per_step} is not a whole number of micro-batches "
-                f"(--trainer.tokens_per_microbatch {tokens_per_microbatch}) on each of {devices} devices"
+                f"(--trainer.tokens_per_microbatch {tokens_per_microbatch}) on each of {devices} devices; "
+                + (f"take {', '.join(fitting)} devices, or " if fitting else "")
+                + "choose other micro-batches"
             )
         return accumulation
 

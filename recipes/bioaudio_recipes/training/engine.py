@@ -33,10 +33,10 @@ class TrainerConfig:
     """bf16-mixed runs matrix products in bfloat16 (parameters, scan and loss stay in float32)."""
     accelerator: str = "auto"
     """Lightning's name of the kind of device: auto, cpu, gpu."""
-    devices: int = 1
-    """Devices of each host to train on."""
+    devices: int | Literal["auto"] = 1
+    """Devices of each host to train on; auto takes all GPUs that it shows, or the CPU."""
     num_nodes: int = 1
-    """Hosts; torchrun starts the processes on all of them."""
+    """Hosts; SLURM or torchrun starts one process a device on each."""
     context: int = 1
     """Devices that share one sequence, each with a part of it; the others take other sequences."""
     timeout_seconds: float = 1800.0
@@ -66,8 +66,8 @@ class TrainerConfig:
     """Whether to show a progress bar on stderr."""
 
     def __post_init__(self) -> None:
-        counts = ("devices", "num_nodes", "context", "log_every", "checkpoint_every", "keep_checkpoints")
-        for name in ("tokens_per_microbatch", *counts):
+        counts = ("num_nodes", "context", "log_every", "checkpoint_every", "keep_checkpoints")
+        for name in ("tokens_per_microbatch", *counts, *(() if self.devices == "auto" else ("devices",))):
             if getattr(self, name) < 1:
                 raise ValueError(f"--trainer.{name} must be 1 or more, got {getattr(self, name)}")
         if self.world_size % self.context:
@@ -91,7 +91,7 @@ class TrainerConfig:
     @property
     def world_size(self) -> int:
         """Devices of the run, each with a process of its own."""
-        return self.devices * self.num_nodes
+        return self.device_count * self.num_nodes
 
     @property
     def timeout(self) -> timedelta:
@@ -107,6 +107,13 @@ class TrainerConfig:
         """Whether the run will be on an NVIDIA GPU."""
         return self.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
+    @property
+    def device_count(self) -> int:
+        """Devices of each host."""
+        if self.devices != "auto":
+            return self.devices
+        return torch.cuda.device_count() if self.on_cuda() else 1
+
     def planner(self, model: MambaConfig, parameters: int, tokens: int) -> MemoryPlanner:
         """Chooses how activations are kept, for micro-batches of so many tokens."""
         return MemoryPlanner(
@@ -121,11 +128,12 @@ class TrainerConfig:
 
     def arithmetic(self) -> dict[str, Any]:
         """The settings that change a run's numbers, if only by rounding; checkpoints hold what auto chose."""
-        names = ["tokens_per_microbatch", "precision", "devices", "compile", "deterministic"]
+        names = ["tokens_per_microbatch", "precision", "compile", "deterministic"]
         if self.memory == "chunks":
             names += ["memory", "chunk_length"]
-        names += [name for name in ("num_nodes", "context") if getattr(self, name) > 1]
-        return {name: getattr(self, name) for name in names}
+        if self.context > 1:
+            names.append("context")
+        return {name: getattr(self, name) for name in names} | {"devices": self.world_size}
 
 
 def fit(
@@ -157,7 +165,7 @@ def fit(
     with _quiet_lightning():
         trainer = Trainer(
             accelerator=config.accelerator,
-            devices=config.devices,
+            devices=config.device_count,
             num_nodes=config.num_nodes,
             strategy=strategy,
             precision=config.precision,
@@ -187,14 +195,16 @@ def process_rank(config: TrainerConfig) -> int:
     started = int(os.environ.get("WORLD_SIZE", config.world_size))
     if started != config.world_size:
         raise ValueError(
-            f"{started} processes were started, but --trainer.devices {config.devices} times "
+            f"{started} processes were started, but --trainer.devices {config.device_count} times "
             f"--trainer.num_nodes {config.num_nodes} are {config.world_size}"
         )
     if "RANK" in os.environ:
         return int(os.environ["RANK"])
     if int(os.environ.get("SLURM_NTASKS", "1")) == config.world_size > 1:
         return int(os.environ["SLURM_PROCID"])
-    return int(os.environ.get("NODE_RANK", "0")) * config.devices + int(os.environ.get("LOCAL_RANK", "0"))
+    return int(os.environ.get("NODE_RANK", "0")) * config.device_count + int(
+        os.environ.get("LOCAL_RANK", "0")
+    )
 
 
 @contextmanager

@@ -29,7 +29,7 @@ Mode = Literal["full", "blocks", "chunks"]
 MODES: tuple[Mode, ...] = ("full", "blocks", "chunks")
 SHARE_OF_CPU, SHARE_OF_GPU = 0.6, 0.85
 """Of the free memory, for activations: the rest is for what the estimate leaves out."""
-CHUNK_TOKENS = 2**16
+CHUNK_TOKENS = 2**17
 """Tokens of a chunk, over all rows of a batch, where nothing else says how many: enough to fill a GPU."""
 LEAST_TOKENS = 2**8
 SCAN_STEPS_ON_CPU, SCAN_STEPS_ON_GPU = 32, 256

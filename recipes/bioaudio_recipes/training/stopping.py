@@ -13,7 +13,8 @@ from bioaudio_recipes.training.checkpoints import CheckpointFolder
 from bioaudio_recipes.training.metrics_log import MetricsLog
 from bioaudio_recipes.training.step_callback import StepCallback
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""Ctrl-C, the usual request to end, and the one that SLURM can be told to send some time before."""
 
 
 class SaveAndStop(StepCallback):
@@ -76,12 +77,12 @@ class SaveAndStop(StepCallback):
 
         Raises:
             KeyboardInterrupt: after Ctrl-C.
-            SystemExit: with code 143 after SIGTERM.
+            SystemExit: with code 143 after SIGTERM, 138 after SIGUSR1.
         """
         if self.received == signal.SIGINT:
             raise KeyboardInterrupt
-        if self.received == signal.SIGTERM:
-            raise SystemExit(128 + signal.SIGTERM)
+        if self.received is not None:
+            raise SystemExit(128 + self.received)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
