@@ -73,7 +73,7 @@ def convert_audio(
         raise ValueError(f"--sample-format must be auto, int16 or float32; got {sample_format!r}")
     check_out(out, overwrite, "waveform store", frozenset(SAMPLE_FILES.values()))
     bad = BadFiles(folder, skip_bad)
-    files = survey(folder, tags, bad)
+    files = survey(folder, tags, bad, progress=progress)
     splits = split_files(folder, {file.name: file.tags for file in files}, split)
     kept: SampleFormat = "float32" if any(file.header.wide for file in files) else "int16"
     kept = kept if sample_format == "auto" else sample_format

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -81,7 +82,8 @@ def _outcomes(batches: Sequence[Batch], workers: int) -> Iterator[list[Outcome]]
     if workers == 1:
         yield from map(convert_batch, batches)
         return
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    # Ctrl-C reaches every process of a terminal: it is the parent's to answer, the others finish their batch.
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
     waiting: deque[Future[list[Outcome]]] = deque()
     try:
         for batch in batches:

@@ -6,6 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from tqdm import tqdm
+
 from bioaudio_data.audio.decode import EXTENSIONS, Header, read_header
 from bioaudio_data.audio.folder import find_audio
 from bioaudio_data.audio.index import Skipped
@@ -56,7 +58,7 @@ class BadFiles:
             raise ValueError(f"{self.folder} has no good audio file: all {len(self.skipped)} are bad")
 
 
-def survey(folder: Path, config: TagConfig, bad: BadFiles) -> list[AudioFile]:
+def survey(folder: Path, config: TagConfig, bad: BadFiles, *, progress: bool) -> list[AudioFile]:
     """Find a folder's audio files, in natural order, and read their tags and headers.
 
     Raises:
@@ -67,7 +69,8 @@ def survey(folder: Path, config: TagConfig, bad: BadFiles) -> list[AudioFile]:
     for name in strange:
         bad.add(name, f"has an extension that cannot be read (only {', '.join(EXTENSIONS)})")
     files: list[AudioFile] = []
-    for name, tags in read_tags(folder, names, config).items():
+    tagged, quiet = read_tags(folder, names, config), None if progress else True  # None: only on a terminal
+    for name, tags in tqdm(tagged.items(), desc="looking", unit=" files", leave=False, disable=quiet):
         if isinstance(tags, str):
             bad.add(name, tags)
             continue
