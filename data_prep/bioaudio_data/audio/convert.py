@@ -53,7 +53,7 @@ def convert_audio(
         quantiser: kept in the index for the models that will read the store.
         sample_format: int16, float32, or whichever keeps the sources.
         skip_bad: leave bad files out and list them in the index, instead of stopping at the first.
-        workers: processes; one for each CPU core where there is work for it, if None.
+        workers: processes; as many as are worth starting, at most one for each CPU core, if None.
         overwrite: replace an older store at `out` in one step.
         progress: show a bar on stderr, if that is a terminal.
 

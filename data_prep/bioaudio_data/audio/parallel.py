@@ -18,6 +18,9 @@ from bioaudio_data.audio.index import SampleFormat
 
 BATCH_BYTES = 16 << 20
 BATCH_FILES = 256
+PROCESS_BYTES = 64 << 20
+"""A process takes seconds to begin: another one is worth it for so much more, or for `PROCESS_FILES` more."""
+PROCESS_FILES = 4096
 
 
 def convert_files(
@@ -36,7 +39,7 @@ def convert_files(
         sample_rate: samples a second wanted.
         sample_format: type of the samples wanted.
         folder: where the parts go.
-        workers: processes; one for each CPU core where there is work for it, if None.
+        workers: processes; as many as are worth starting, at most one for each CPU core, if None.
         progress: show a bar on stderr, if that is a terminal.
 
     Returns:
@@ -52,7 +55,8 @@ def convert_files(
         Batch(tuple(files[begin:end]), sample_rate, sample_format, folder / f"part-{begin}")
         for begin, end in shares
     ]
-    count = min(len(batches), workers or _usable_cores())
+    worth = 1 + sum(sizes) // PROCESS_BYTES + len(files) // PROCESS_FILES
+    count = min(len(batches), workers or min(worth, _usable_cores()))
     quiet = None if progress else True  # None: only on a terminal
     with tqdm(
         total=sum(sizes), unit="B", unit_scale=True, desc="converting", leave=False, disable=quiet
