@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -41,19 +40,13 @@ Outcome = Converted | ValueError
 """What was written of a file, or the error that names a bad one."""
 
 
-def convert_batch(batch: Batch, alone: bool = True) -> list[Outcome]:
+def convert_batch(batch: Batch) -> list[Outcome]:
     """Write the samples of a batch's files, mono and at the wanted rate, in constant memory.
-
-    Args:
-        batch: the files.
-        alone: False in a process beside others, which then takes one thread for itself.
 
     Returns:
         In the order of the files: what was written, or the error that names a bad file, of which nothing is
         written.
     """
-    if not alone:
-        os.environ["OMP_NUM_THREADS"] = "1"  # torch, which resampling imports first, reads it then
     outcomes: list[Outcome] = []
     with batch.part.open("wb") as out:
         for path in batch.files:

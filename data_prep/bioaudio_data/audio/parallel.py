@@ -18,9 +18,9 @@ from bioaudio_data.audio.index import SampleFormat
 
 BATCH_BYTES = 16 << 20
 BATCH_FILES = 256
-PROCESS_BYTES = 64 << 20
+PROCESS_BYTES = 256 << 20
 """A process takes seconds to begin: another one is worth it for so much more, or for `PROCESS_FILES` more."""
-PROCESS_FILES = 4096
+PROCESS_FILES = 8192
 
 
 def convert_files(
@@ -91,7 +91,7 @@ def _outcomes(batches: Sequence[Batch], workers: int) -> Iterator[list[Outcome]]
     waiting: deque[Future[list[Outcome]]] = deque()
     try:
         for batch in batches:
-            waiting.append(pool.submit(convert_batch, batch, alone=False))
+            waiting.append(pool.submit(convert_batch, batch))
             if len(waiting) > 2 * workers:
                 yield waiting.popleft().result()
         while waiting:
