@@ -1,4 +1,4 @@
-"""Root-mean-square normalisation (Zhang and Sennrich, arXiv 1910.07467)."""
+"""Root-mean-square normalisation (arXiv 1910.07467), and layer normalisation with the same interface."""
 
 from __future__ import annotations
 
@@ -45,3 +45,20 @@ class RMSNorm(nn.Module):
     def extra_repr(self) -> str:
         """Shown by repr()."""
         return f"{self.weight.shape[0]}, eps={self.eps}"
+
+
+class LayerNorm(nn.LayerNorm):
+    """y = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias; dtypes are those of `RMSNorm`."""
+
+    def forward(self, input: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
+        """Normalise the last dimension."""
+        x = at_least_float32(input)
+        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+        return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps).to(product_dtype(self.weight))
+
+    def add(
+        self, y: Float[Tensor, "*batch d_model"] | None, residual: Float[Tensor, "*batch d_model"]
+    ) -> tuple[Float[Tensor, "*batch d_model"], Float[Tensor, "*batch d_model"]]:
+        """The norm of residual + y (None adds nothing), and the sum itself."""
+        total = residual if y is None else residual + y
+        return self(total), total
