@@ -8,14 +8,23 @@ from __future__ import annotations
 import csv
 import signal
 import socket
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
+from bioaudio_recipes.optimisation import OptimizerConfig
+from bioaudio_recipes.pretrain import language_model
+from bioaudio_recipes.pretrain.language_model import LanguageModel
 from bioaudio_recipes.run_folder import RunFolder
 from bioaudio_recipes.training.engine import TrainerConfig, process_rank
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from pretrain_runs import TIMINGS, Interruption, arguments, make_store, run, run_on_two_ranks
 from tolerances import GRADIENT_RTOL
+from torch.utils.data import DataLoader
+
+from bioaudio_mamba import CausalLM, MambaConfig
 
 HALVED = {"tokens_per_microbatch": 32}
 
@@ -106,6 +115,30 @@ def test_rank_is_known_from_every_launcher(
     for name, value in launcher.items():
         monkeypatch.setenv(name, value)
     assert process_rank(TrainerConfig(devices=2, num_nodes=2)) == rank
+
+
+class OnOneOfTheGpus(SingleDeviceStrategy):
+    """Lightning's way to a GPU, as far as it goes without one."""
+
+    def setup_environment(self) -> None:
+        """Nothing to be found."""
+
+
+def test_the_mesh_is_made_for_the_device_that_the_module_goes_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning moves the module to it later on."""
+
+    def make(context: int, device: torch.device, timeout: timedelta) -> None:
+        raise InterruptedError(f"{context} on {device}")
+
+    monkeypatch.setattr(language_model, "make_context_group", make)
+    model = CausalLM(MambaConfig(d_model=8, n_layer=1))
+    sizes = {"total_steps": 1, "tokens_per_step": 1, "tokens_per_microbatch": 1}
+    module = LanguageModel(model, OptimizerConfig(), context=2, **sizes)
+    strategy = OnOneOfTheGpus(torch.device("cuda", 1))
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+    trainer = Trainer(accelerator="cpu", strategy=strategy, max_steps=1, **quiet)
+    with pytest.raises(InterruptedError, match="2 on cuda:1"):
+        trainer.fit(module, DataLoader([torch.zeros(1)]))  # pyright: ignore[reportArgumentType]
 
 
 def test_another_number_of_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,7 +88,8 @@ class LanguageModel(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Find the processes of the same windows, once all are connected."""
-        self.context_group = make_context_group(self.context, self.device, self.timeout)
+        device = self.trainer.strategy.root_device  # where the module is going to be
+        self.context_group = make_context_group(self.context, device, self.timeout)
 
     def on_fit_start(self) -> None:
         """Choose how activations are kept."""
