@@ -6,6 +6,7 @@ import csv
 import os
 import random
 import signal
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from bioaudio_recipes.run_folder import RunFolder
+from bioaudio_recipes.training.roll_call import RollCall
 from bioaudio_recipes.training.stopping import SaveAndStop
 from pretrain_runs import ACCUMULATION, STEPS, TIMINGS, Interruption, arguments, make_store, run
 
@@ -77,10 +79,9 @@ def test_signals_wait_for_a_whole_step(number: signal.Signals) -> None:
     saved: list[int] = []
     log: Any = SimpleNamespace(flush=lambda: None)
     module: Any = None
-    strategy = SimpleNamespace(reduce_boolean_decision=lambda due, all: due)
-    trainer: Any = SimpleNamespace(global_step=3, should_stop=False, strategy=strategy)
+    trainer: Any = SimpleNamespace(global_step=3, should_stop=False)
     folder: Any = SimpleNamespace(save=lambda _, step: saved.append(step))
-    save = SaveAndStop(folder, log, total_steps=9, every=100)
+    save = SaveAndStop(folder, log, RollCall(timedelta()), total_steps=9, every=100)
     before = signal.getsignal(number)
     save.on_train_start(trainer, module)
     save.on_step_end(trainer, module, 4)
