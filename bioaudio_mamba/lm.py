@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from bioaudio_kernels import Ranks
 from jaxtyping import Float, Int, Int64, Integer
@@ -70,18 +68,19 @@ class CausalLM(nn.Module):
         tokens: Integer[Tensor, "batch length"],
         targets: Int64[Tensor, "batch length"],
         state: ModelState | None = None,
-        **options: Any,
+        *,
+        cu_seqlens: Int[Tensor, " borders"] | None = None,
+        context: Ranks | None = None,
     ) -> tuple[Float[Tensor, "batch length"], ModelState]:
         """Negative log-likelihood of each target after the tokens up to its position, in nats, and the state.
 
         As from the logits of `forward`, which are never in memory all at once.
 
         Args:
-            tokens, state: see `Mamba.forward`.
+            tokens, state, cu_seqlens, context: see `Mamba.forward`.
             targets: ids in [0, vocab_size), as a rule the tokens one position on.
-            options: further keyword arguments of the backbone.
         """
-        hidden, new_state = self.backbone(tokens, state, **options)
+        hidden, new_state = self.backbone(tokens, state, cu_seqlens=cu_seqlens, context=context)
         return linear_cross_entropy(hidden, self.lm_head.weight, targets), new_state
 
     def step(
