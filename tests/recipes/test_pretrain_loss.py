@@ -85,9 +85,7 @@ def test_shards_too_short_are_refused_on_every_rank_alike(
             return str(error)
         return ""
 
-    assert all(
-        ("needs 3 or more; give another --trainer.chunk_length" in e) == short for e in on_ranks(size, run)
-    )
+    assert all(("needs 3: give another --trainer.chunk_length" in e) == short for e in on_ranks(size, run))
 
 
 def test_gradients_of_a_step_are_those_of_the_mean_loss(rng: torch.Generator) -> None:

@@ -88,9 +88,9 @@ def _check_shards(length: int, chunk_length: int, ranks: int, d_conv: int) -> No
     steps, needed = last // ranks, max(1, d_conv - 1)
     if steps < needed:
         raise ValueError(
-            f"{ranks} devices share windows of {length} tokens in chunks, the last of {last}: one has {steps} of "
-            f"it, a convolution of width {d_conv} needs {needed} or more; give another --trainer.chunk_length, "
-            "a smaller --trainer.context, or longer windows"
+            f"{ranks} devices share windows of {length} tokens in chunks, the last of {last}, {steps} for "
+            f"one; a convolution of width {d_conv} needs {needed}: give another --trainer.chunk_length, a "
+            "smaller --trainer.context, or longer windows"
         )
 
 
