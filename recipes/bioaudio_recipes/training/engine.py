@@ -122,6 +122,7 @@ class TrainerConfig:
             parameters=parameters,
             tokens=tokens,
             half=self.precision == "bf16-mixed",
+            processes=self.device_count,
             progress=self.progress,
         )
 
