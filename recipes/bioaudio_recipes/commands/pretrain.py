@@ -23,6 +23,7 @@ from bioaudio_recipes.run_folder import RunFolder
 from bioaudio_recipes.training.checkpoints import CheckpointFolder, find_checkpoint, flatten
 from bioaudio_recipes.training.engine import TrainerConfig, fit, process_rank
 from bioaudio_recipes.training.metrics_log import MetricsLog
+from bioaudio_recipes.training.roll_call import RollCall
 from bioaudio_recipes.training.saved_config import plain, save_config
 from bioaudio_recipes.training.stopping import SaveAndStop
 
@@ -109,7 +110,10 @@ def pretrain(
         log, stages, schedule.tokens_per_step, every=trainer.log_every, progress=trainer.progress
     )
     judge = Validation(log, held_out, stages, validation, trainer.tokens_per_microbatch, progress)
-    save = SaveAndStop(checkpoints, log, module.total_steps, trainer.checkpoint_every, trainer.max_minutes)
+    roll = RollCall(trainer.timeout)
+    save = SaveAndStop(
+        checkpoints, log, roll, module.total_steps, trainer.checkpoint_every, trainer.max_minutes
+    )
     order = BatchOrder(
         stages,
         seed=seed,
@@ -119,7 +123,8 @@ def pretrain(
     )
     batches = TrainingBatches([training[stage.length] for stage in stages], data.augmentation(), seed)
     loader = ResumableLoader(batches, order, num_workers=trainer.num_workers, pin_memory=trainer.on_cuda())
-    fit(module, loader, [progress, judge, save], trainer, accumulation=accumulation, checkpoint=checkpoint)
+    callbacks = [progress, judge, save, roll]
+    fit(module, loader, callbacks, trainer, accumulation=accumulation, checkpoint=checkpoint)
     log.close()
 
     if rank != 0:

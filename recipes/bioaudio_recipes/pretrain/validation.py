@@ -81,8 +81,11 @@ class Validation(StepCallback):
         self.perplexity: dict[int, float] = {}
         """The newest result, by length."""
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Judge the model that the run starts from, unless the run goes on from a checkpoint."""
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Judge the model that the run starts from, unless the run goes on from a checkpoint.
+
+        After `on_train_start` of every callback, since signals are taken there and this may take minutes.
+        """
         if trainer.global_step == 0:
             self._validate(trainer, pl_module, 0)
 

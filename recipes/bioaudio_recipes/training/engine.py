@@ -20,7 +20,6 @@ from torch.utils.data import DataLoader
 from bioaudio_mamba import MambaConfig
 from bioaudio_recipes.training.checkpoints import Checkpoint
 from bioaudio_recipes.training.memory import MemoryPlanner
-from bioaudio_recipes.training.roll_call import RollCall
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +123,7 @@ class TrainerConfig:
             tokens=tokens,
             half=self.precision == "bf16-mixed",
             compiled=self.compile,
+            processes=self.device_count,
             progress=self.progress,
         )
 
@@ -159,10 +159,8 @@ def fit(
         checkpoint: what to go on from.
     """
     strategy: Any = config.strategy
-    if config.world_size > 1:
-        callbacks = [*callbacks, RollCall(config.timeout)]
-        if strategy in ("auto", "ddp"):
-            strategy = DDPStrategy(timeout=config.collective_timeout)
+    if config.world_size > 1 and strategy in ("auto", "ddp"):
+        strategy = DDPStrategy(timeout=config.collective_timeout)
     with _quiet_lightning():
         trainer = Trainer(
             accelerator=config.accelerator,

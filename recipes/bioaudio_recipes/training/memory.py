@@ -105,6 +105,8 @@ class MemoryPlanner:
     """Of the model."""
     compiled: bool = False
     """Whether the model goes through torch.compile."""
+    processes: int = 1
+    """Of the run on this host; on a CPU they share its memory."""
     progress: bool = False
     """Whether to show the choice on the terminal."""
 
@@ -162,7 +164,8 @@ class MemoryPlanner:
         return bytes_per_token(self.model, mode, half=self.half, on_gpu=on_gpu, compiled=self.compiled)
 
     def _budget(self, device: torch.device) -> int:
-        return max(0, int(_share(device) * (free_bytes(device) - ADAM_BYTES * self.parameters)))
+        free = free_bytes(device) // (1 if _on_gpu(device) else self.processes)
+        return max(0, int(_share(device) * (free - ADAM_BYTES * self.parameters)))
 
 
 def _on_gpu(device: torch.device) -> bool:
