@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import nullcontext
-from typing import Any, TypeAlias, cast
+from typing import TypeAlias, cast
 
 import torch
 from bioaudio_kernels import Ranks
-from bioaudio_kernels.recompute import Recompute, keeping_all
 from jaxtyping import Float, Int, Integer
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from bioaudio_mamba import initialisation
 from bioaudio_mamba.block import BlockState, MambaBlock
@@ -19,52 +16,10 @@ from bioaudio_mamba.config import MambaConfig
 from bioaudio_mamba.layers import Embedding
 from bioaudio_mamba.norm import RMSNorm
 from bioaudio_mamba.precision import at_least_float32
+from bioaudio_mamba.residual import ResidualLayer, run_layer
 
-ModelState: TypeAlias = tuple[BlockState, ...]
-"""All that a model remembers of the past: one state per block, first block first. A value."""
-
-
-class ResidualLayer(nn.Module):
-    """x + mixer(norm(x)): the residual stream x keeps its dtype, float32, whatever the mixer computes in.
-
-    x comes and goes as a sum yet to be made, x = residual + y, because the next norm reads it anyway.
-    """
-
-    def __init__(self, config: MambaConfig, generator: torch.Generator | None = None) -> None:
-        super().__init__()
-        self.norm = RMSNorm(config.d_model, config.norm_eps, config.backend)
-        self.mixer = MambaBlock(config, generator)
-
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw all weights anew."""
-        self.norm.reset_parameters()
-        self.mixer.reset_parameters(generator)
-
-    def forward(
-        self,
-        residual: Float[Tensor, "batch length d_model"],
-        y: Float[Tensor, "batch length d_model"] | None,
-        state: BlockState | None = None,
-        *,
-        cu_seqlens: Int[Tensor, " borders"] | None = None,
-        context: Ranks | None = None,
-    ) -> tuple[Float[Tensor, "batch length d_model"], Float[Tensor, "batch length d_model"], BlockState]:
-        """Map a sequence that follows on from `state`; returns the new residual and y, and the new state.
-
-        `cu_seqlens` and `context` are those of `Mamba.forward`.
-        """
-        with (recompute := Recompute()):
-            normed, total = self.norm.add(y, residual)
-            recompute.make_again(normed, lambda: self.norm.add(None, total)[0])
-            new_y, new_state = self.mixer(normed, state, cu_seqlens=cu_seqlens, context=context)
-        return total, new_y, new_state
-
-    def step(
-        self, x: Float[Tensor, "batch d_model"], state: BlockState
-    ) -> tuple[Float[Tensor, "batch d_model"], BlockState]:
-        """`forward` over a single time step, the sum made."""
-        y, new_state = self.mixer.step(self.norm(x), state)
-        return x + y, new_state
+MambaState: TypeAlias = tuple[BlockState, ...]
+"""All that a stack of blocks remembers of the past: one state per block, first block first. A value."""
 
 
 class Mamba(nn.Module):
@@ -85,7 +40,7 @@ class Mamba(nn.Module):
         self.config = config
         self.embeddings = Embedding(config.vocab_size, config.d_model)
         initialisation.embedding_(self.embeddings.weight, generator)
-        self.layers = nn.ModuleList(ResidualLayer(config, generator) for _ in range(config.n_layer))
+        self.layers = nn.ModuleList(self._layer(generator) for _ in range(config.n_layer))
         self.norm_f = RMSNorm(config.d_model, config.norm_eps, config.backend)
         self.checkpoint_blocks = False
 
@@ -96,18 +51,19 @@ class Mamba(nn.Module):
             layer.reset_parameters(generator)
         self.norm_f.reset_parameters()
 
-    def initial_state(self, batch_size: int, device: torch.device | str | None = None) -> ModelState:
+    def initial_state(self, batch_size: int, device: torch.device | str | None = None) -> MambaState:
         """The state before the first token, all zeros, on `device` (None: where the weights are)."""
-        return tuple(layer.mixer.initial_state(batch_size, device) for layer in self._residual_layers())
+        layers = self._residual_layers()
+        return tuple(cast(MambaBlock, layer.mixer).initial_state(batch_size, device) for layer in layers)
 
     def forward(
         self,
         tokens: Integer[Tensor, "batch length"],
-        state: ModelState | None = None,
+        state: MambaState | None = None,
         *,
         cu_seqlens: Int[Tensor, " borders"] | None = None,
         context: Ranks | None = None,
-    ) -> tuple[Float[Tensor, "batch length d_model"], ModelState]:
+    ) -> tuple[Float[Tensor, "batch length d_model"], MambaState]:
         """Hidden vectors after the final norm, and the state after the last token.
 
         `forward(a) then forward(b, state)` equals `forward(a + b)`; gradients flow through both states.
@@ -135,16 +91,15 @@ class Mamba(nn.Module):
         new_state = []
         states = [None] * self.config.n_layer if state is None else self._checked(state)
         for layer, layer_state in zip(self._residual_layers(), states, strict=True):
-            if self.checkpoint_blocks and torch.is_grad_enabled():
-                residual, y, layer_state = _checkpointed(layer, residual, y, layer_state, **packing)
-            else:
-                residual, y, layer_state = layer(residual, y, layer_state, **packing)
+            residual, y, layer_state = run_layer(
+                layer, residual, y, layer_state, again=self.checkpoint_blocks, **packing
+            )
             new_state.append(layer_state)
         return self.norm_f.add(y, residual)[0], tuple(new_state)
 
     def step(
-        self, tokens: Integer[Tensor, " batch"], state: ModelState
-    ) -> tuple[Float[Tensor, "batch d_model"], ModelState]:
+        self, tokens: Integer[Tensor, " batch"], state: MambaState
+    ) -> tuple[Float[Tensor, "batch d_model"], MambaState]:
         """`forward` over a single token of each sequence."""
         x = self._embed(tokens)
         new_state = []
@@ -157,29 +112,24 @@ class Mamba(nn.Module):
         """The residual stream's start."""
         if tokens.device.type == "cpu" and not torch.compiler.is_compiling():
             # A GPU checks for itself, and asking it would make it wait.
-            _check_tokens(tokens, self.config.vocab_size)
+            check_tokens(tokens, self.config.vocab_size)
         return at_least_float32(self.embeddings(tokens.long()))
+
+    def _layer(self, generator: torch.Generator | None) -> ResidualLayer:
+        config = self.config
+        norm = RMSNorm(config.d_model, config.norm_eps, config.backend)
+        return ResidualLayer(norm, MambaBlock(config, generator))
 
     def _residual_layers(self) -> Iterator[ResidualLayer]:
         return cast("Iterator[ResidualLayer]", iter(self.layers))
 
-    def _checked(self, state: ModelState) -> ModelState:
+    def _checked(self, state: MambaState) -> MambaState:
         if len(state) != self.config.n_layer:
             raise ValueError(f"state of {len(state)} layers given to a model of {self.config.n_layer}")
         return state
 
 
-def _checkpointed(layer: ResidualLayer, *arguments: Any, **packing: Any) -> Any:
-    """The layer's results, its activations made again in the backward pass."""
-
-    def run(*arguments: Any) -> Any:
-        with nullcontext() if torch.compiler.is_compiling() else keeping_all():
-            return layer(*arguments, **packing)
-
-    return checkpoint(run, *arguments, use_reentrant=False)
-
-
-def _check_tokens(tokens: Integer[Tensor, "*batch"], vocab_size: int) -> None:
+def check_tokens(tokens: Integer[Tensor, "*batch"], vocab_size: int) -> None:
     """Raise ValueError unless every token lies in [0, vocab_size)."""
     if tokens.numel() == 0:
         return

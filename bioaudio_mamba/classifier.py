@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from bioaudio_mamba import initialisation
-from bioaudio_mamba.backbone import Mamba, ModelState
+from bioaudio_mamba.backbone import Mamba
 from bioaudio_mamba.layers import Linear
 from bioaudio_mamba.precision import at_least_float32
+from bioaudio_mamba.residual import ModelState
+from bioaudio_mamba.sashimi import Sashimi
 from bioaudio_mamba.time_chunks import sum_over_chunks
 
 Pooling = Literal["last", "mean"]
@@ -31,9 +33,11 @@ class SequenceClassifier(nn.Module):
         ValueError: `pooling` or `n_classes` is not one of the above.
     """
 
+    backbone: Any
+
     def __init__(
         self,
-        backbone: Mamba,
+        backbone: Mamba | Sashimi,
         n_classes: int,
         pooling: Pooling = "last",
         generator: torch.Generator | None = None,

@@ -45,9 +45,9 @@ class MambaConfig:
 
     def __post_init__(self) -> None:
         for name in ("d_model", "n_layer", "vocab_size", "d_state", "d_conv", "expand"):
-            _check_positive(name, getattr(self, name))
+            check_positive(name, getattr(self, name))
         if self.dt_rank is not None:
-            _check_positive("dt_rank", self.dt_rank)
+            check_positive("dt_rank", self.dt_rank)
             if self.dt_rank == _default_rank(self.d_model):
                 # One meaning, one spelling: configurations of the same model are equal.
                 object.__setattr__(self, "dt_rank", None)
@@ -76,6 +76,11 @@ def _default_rank(d_model: int) -> int:
     return math.ceil(d_model / 16)
 
 
-def _check_positive(name: str, value: object) -> None:
+def check_positive(name: str, value: object) -> None:
+    """Refuse a size that is not an integer of 1 or more.
+
+    Raises:
+        ValueError: naming it.
+    """
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} must be a positive integer, got {value!r}")

@@ -21,47 +21,56 @@ def linear_cross_entropy(
     hidden: Float[Tensor, "*batch d_model"],
     weight: Float[Tensor, "vocab d_model"],
     targets: Int64[Tensor, "*batch"],
+    bias: Float[Tensor, " vocab"] | None = None,
 ) -> Float[Tensor, "*batch"]:
-    """-log softmax(hidden @ weight.T)[target] of each position, in float32 (float64 if `hidden` is).
+    """-log softmax(hidden @ weight.T + bias)[target] of each position, in float32 (float64 if `hidden` is).
 
     Logits are made piece by piece along the positions, in the dtype of the product under autocast, and made
-    again in the backward pass. Gradients reach `hidden` and `weight`, once.
+    again in the backward pass. Gradients reach `hidden`, `weight` and `bias`, once.
 
     Args:
-        hidden: vectors that a linear head without bias turns into logits.
+        hidden: vectors that a linear head turns into logits.
         weight: of that head.
         targets: ids in [0, vocab).
+        bias: of that head, if it has one.
     """
     dtype = product_dtype(hidden)
-    nll = _LinearCrossEntropy.apply(hidden.flatten(0, -2).to(dtype), weight.to(dtype), targets.flatten())
+    bias = None if bias is None else bias.to(dtype)
+    rows = hidden.flatten(0, -2).to(dtype)
+    nll = _LinearCrossEntropy.apply(rows, weight.to(dtype), targets.flatten(), bias)
     return nll.view(targets.shape)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """Of hidden (positions, d_model), weight (vocab, d_model) and targets (positions,)."""
+    """Of hidden (positions, d_model), weight (vocab, d_model), targets (positions,) and bias (vocab,)."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-        ctx.save_for_backward(hidden, weight, targets)
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(hidden, weight, targets, bias)
         nll = torch.empty(targets.shape, dtype=at_least_float32(hidden[:0]).dtype, device=hidden.device)
         for piece in _pieces(hidden, weight):
-            logits = at_least_float32(F.linear(hidden[piece], weight))
+            logits = at_least_float32(F.linear(hidden[piece], weight, bias))
             nll[piece] = F.cross_entropy(logits, targets[piece], reduction="none")
         return nll
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_nll: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        hidden, weight, targets = ctx.saved_tensors
+        hidden, weight, targets, bias = ctx.saved_tensors
         d_hidden, d_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=d_nll.dtype)
+        d_bias = None if bias is None else torch.zeros_like(bias, dtype=d_nll.dtype)
         classes = torch.arange(len(weight), device=weight.device)
         for piece in _pieces(hidden, weight):
-            d_logits = at_least_float32(F.linear(hidden[piece], weight)).softmax(-1)
+            d_logits = at_least_float32(F.linear(hidden[piece], weight, bias)).softmax(-1)
             d_logits -= (targets[piece, None] == classes).to(d_logits.dtype)
-            narrow = d_logits.mul_(d_nll[piece, None]).to(hidden.dtype)
+            d_logits *= d_nll[piece, None]
+            if d_bias is not None:
+                d_bias += d_logits.sum(0)
+            narrow = d_logits.to(hidden.dtype)
             torch.mm(narrow, weight, out=d_hidden[piece])
             d_weight += narrow.mT @ hidden[piece]
-        return d_hidden, d_weight.to(weight.dtype), None
+        d_bias = None if d_bias is None else d_bias.to(weight.dtype)
+        return d_hidden, d_weight.to(weight.dtype), None, d_bias
 
 
 def _pieces(hidden: Tensor, weight: Tensor) -> Iterator[slice]:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor, nn
+
+from bioaudio_mamba.block_config import Spectrum
 
 
 def linear_(
@@ -25,15 +27,46 @@ def linear_(
     nn.init.uniform_(weight, -bound, bound, generator=generator)
 
 
-def embedding_(weight: Float[Tensor, "vocab d_model"], generator: torch.Generator | None = None) -> None:
-    """Normal with a standard deviation of 0.02."""
-    nn.init.normal_(weight, std=0.02, generator=generator)
+def bias_(bias: Float[Tensor, " d_out"], fan_in: int, generator: torch.Generator | None = None) -> None:
+    """Uniform within 1 / sqrt(fan_in), torch's own start of a linear layer's bias."""
+    nn.init.uniform_(bias, -(fan_in**-0.5), fan_in**-0.5, generator=generator)
+
+
+def embedding_(
+    weight: Float[Tensor, "vocab d_model"], generator: torch.Generator | None = None, *, std: float = 0.02
+) -> None:
+    """Normal with a standard deviation of `std`."""
+    nn.init.normal_(weight, std=std, generator=generator)
 
 
 @torch.no_grad()
-def A_log_(A_log: Float[Tensor, "d_inner d_state"]) -> None:
-    """log(1 .. d_state), so that A = -exp(A_log) = -1 .. -d_state: S4D-Real (arXiv 2206.11893)."""
-    A_log.copy_(torch.arange(1, A_log.shape[1] + 1, dtype=torch.float32, device=A_log.device).log())
+def A_(
+    A_log: Float[Tensor, "d_inner d_state"], A_imag: Float[Tensor, "d_inner d_state"] | None, init: Spectrum
+) -> None:
+    """Such that A = -exp(A_log) + i A_imag is the `spectrum` in every channel, -1 .. -d_state if real."""
+    log_rate, frequency = spectrum(init, A_log.shape[1])
+    A_log.copy_(log_rate)
+    if A_imag is not None:
+        A_imag.copy_(frequency)
+
+
+def spectrum(init: Spectrum, states: int) -> tuple[Float64[Tensor, " states"], Float64[Tensor, " states"]]:
+    """log(-Re A) and Im A of S4D (arXiv 2206.11893, section 4.1); complex states come without conjugates."""
+    n = torch.arange(states, dtype=torch.float64, device="cpu")
+    if init == "real":
+        return torch.log((n + 1).float()).double(), torch.zeros_like(n)  # to the bit as in mamba_ssm
+    match init:
+        case "lin":
+            imaginary = math.pi * n
+        case "inv":
+            order = 2 * states
+            imaginary = order / math.pi * (order / (2 * n + 1) - 1)
+        case "legs":
+            # HiPPO-LegS plus a term of rank one is -1/2 + S with S skew-symmetric: i S is Hermitian.
+            root = torch.sqrt(2 * torch.arange(2 * states, dtype=torch.float64, device="cpu") + 1)
+            lower = torch.tril(root.unsqueeze(1) * root / 2, -1)
+            imaginary = torch.linalg.eigvalsh(1j * (lower.mT - lower))[states:]
+    return torch.full_like(n, math.log(0.5)), imaginary
 
 
 @torch.no_grad()

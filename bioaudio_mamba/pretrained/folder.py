@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from bioaudio_kernels import Backend
 
-from bioaudio_mamba.lm import CausalLM
-from bioaudio_mamba.pretrained.layouts import read_layout, to_transformers
+from bioaudio_mamba.config import MambaConfig
+from bioaudio_mamba.lm import CausalLM, LanguageModel, WaveformLM
+from bioaudio_mamba.pretrained.layouts import read_layout, to_layout
 from bioaudio_mamba.pretrained.replacing import replacing
 from bioaudio_mamba.pretrained.weights import (
     SAFETENSORS,
@@ -19,14 +20,16 @@ from bioaudio_mamba.pretrained.weights import (
     read_weights,
     write_weights,
 )
+from bioaudio_mamba.sashimi import SashimiConfig
 
 CONFIG = "config.json"
 _EXTRA = "bioaudio"
 
 
-def save_pretrained(model: CausalLM, directory: str | Path, extra: dict[str, Any] | None = None) -> None:
+def save_pretrained(model: LanguageModel, directory: str | Path, extra: dict[str, Any] | None = None) -> None:
     """Write config.json and model.safetensors, as transformers' MambaForCausalLM.from_pretrained reads them.
 
+    (A SaShiMi network has no class there: its config.json holds the fields of its `SashimiConfig`.)
     Both files are written whole beside their places before either takes its place, config.json last: a run
     that is killed on the way leaves what was there before. Other files of the folder are left alone.
 
@@ -40,7 +43,7 @@ def save_pretrained(model: CausalLM, directory: str | Path, extra: dict[str, Any
         ValueError: `extra` would not come back from JSON as it is.
         OSError: a file cannot be written.
     """
-    content = to_transformers(model.config) | {_EXTRA: _checked_extra(extra or {})}
+    content = to_layout(model.config) | {_EXTRA: _checked_extra(extra or {})}
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     with replacing(directory / CONFIG) as config_path, replacing(directory / SAFETENSORS) as weights_path:
@@ -68,18 +71,43 @@ def load_pretrained(
         ValueError: a file is damaged or does not describe a `CausalLM`; the file and the key are named.
     """
     directory = Path(directory)
+    content, config = _described(directory, backend)
+    if isinstance(config, SashimiConfig):
+        raise ValueError(f"{directory / CONFIG} describes a network over waveforms, not a model of tokens")
+    with torch.device("meta"):  # no draw of weights that are about to be replaced
+        model = CausalLM(config)
+    _fill(model, directory)
+    return model.to(device), content.get(_EXTRA, {})
+
+
+def load_pretrained_waveform(
+    directory: str | Path, device: torch.device | str = "cpu", *, backend: Backend = "auto"
+) -> tuple[WaveformLM, dict[str, Any]]:
+    """Read a folder that `save_pretrained` wrote of a `WaveformLM`; all else is as in `load_pretrained`."""
+    directory = Path(directory)
+    content, config = _described(directory, backend)
+    if not isinstance(config, SashimiConfig):
+        raise ValueError(f"{directory / CONFIG} describes a model of tokens, not a network over waveforms")
+    with torch.device("meta"):
+        model = WaveformLM(config)
+    _fill(model, directory)
+    return model.to(device), content.get(_EXTRA, {})
+
+
+def _described(directory: Path, backend: Backend) -> tuple[dict[str, Any], MambaConfig | SashimiConfig]:
+    """The content of config.json, and the configuration in it."""
     if not directory.is_dir():
         raise FileNotFoundError(f"{directory} is not a folder: expected one with {CONFIG} and {SAFETENSORS}")
     content = _read_config(directory / CONFIG)
     try:
-        config = read_layout(content, backend)
+        return content, read_layout(content, backend)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{directory / CONFIG}: {error}") from error
-    with torch.device("meta"):  # no draw of weights that are about to be replaced
-        model = CausalLM(config)
+
+
+def _fill(model: LanguageModel, directory: Path) -> None:
     path = find_weights(directory)
     fit_weights(model, read_weights(path), path)
-    return model.to(device), content.get(_EXTRA, {})
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
-"""config.json in the two layouts that Mamba checkpoints come in, and the `MambaConfig` that each describes.
+"""config.json in the layouts that checkpoints come in, and the configuration that each describes.
 
-That of transformers ("model_type": "mamba") is read and written; that of mamba_ssm is read.
+That of transformers ("model_type": "mamba") is read and written; that of mamba_ssm is read. A SaShiMi
+network, which neither has, is described by the fields of its `SashimiConfig` (see `waveform_layout`).
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from typing import Any
 from bioaudio_kernels import Backend
 
 from bioaudio_mamba.config import MambaConfig
+from bioaudio_mamba.pretrained.waveform_layout import MODEL_TYPE, from_fields, to_fields
+from bioaudio_mamba.sashimi import SashimiConfig
 
 _TRANSFORMERS_REQUIRED = {
     "d_model": "hidden_size",
@@ -32,6 +35,11 @@ _TRANSFORMERS_FIXED = {"use_bias": False, "use_conv_bias": True, "hidden_act": "
 _MAMBA_SSM_FIXED = {"rms_norm": True, "d_intermediate": 0, "attn_layer_idx": []}
 _SSM_CFG_FIXED = {"layer": "Mamba1", "bias": False, "conv_bias": True}
 _SSM_CFG_SIZES = ("d_state", "d_conv", "expand", "dt_rank", "dt_min", "dt_max", "dt_init_floor")
+
+
+def to_layout(config: MambaConfig | SashimiConfig) -> dict[str, Any]:
+    """The content of config.json that describes `config`."""
+    return to_fields(config) if isinstance(config, SashimiConfig) else to_transformers(config)
 
 
 def to_transformers(config: MambaConfig) -> dict[str, Any]:
@@ -57,8 +65,8 @@ def to_transformers(config: MambaConfig) -> dict[str, Any]:
     }
 
 
-def read_layout(content: dict[str, Any], backend: Backend = "auto") -> MambaConfig:
-    """The `MambaConfig` that the content of a config.json describes, in either layout.
+def read_layout(content: dict[str, Any], backend: Backend = "auto") -> MambaConfig | SashimiConfig:
+    """What the content of a config.json describes, in any of the layouts.
 
     Raises:
         ValueError: it is of another kind of model, lacks a size, or asks for a part that these blocks lack.
@@ -67,9 +75,11 @@ def read_layout(content: dict[str, Any], backend: Backend = "auto") -> MambaConf
         return _from_transformers(content, backend)
     if "model_type" not in content and {"d_model", "n_layer"} <= content.keys():
         return _from_mamba_ssm(content, backend)
+    if content.get("model_type") == MODEL_TYPE:
+        return from_fields(content, backend)
     raise ValueError(
-        f"model_type is {content.get('model_type')!r}: expected 'mamba' (as transformers writes it), or none"
-        " beside d_model and n_layer (as mamba_ssm does)"
+        f"model_type is {content.get('model_type')!r}: expected 'mamba' (as transformers writes it), none"
+        f" beside d_model and n_layer (as mamba_ssm does), or {MODEL_TYPE!r}"
     )
 
 

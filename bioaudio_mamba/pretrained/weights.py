@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from bioaudio_mamba.lm import CausalLM
+from bioaudio_mamba.lm import CausalLM, LanguageModel
 
 SAFETENSORS = "model.safetensors"
 PICKLED = "pytorch_model.bin"
@@ -60,7 +60,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return weights
 
 
-def fit_weights(model: CausalLM, weights: dict[str, Tensor], path: Path) -> None:
+def fit_weights(model: LanguageModel, weights: dict[str, Tensor], path: Path) -> None:
     """Give `weights` (read from `path`) to `model`, whose own may be on the meta device.
 
     A tied head may be absent from the file.
@@ -68,7 +68,8 @@ def fit_weights(model: CausalLM, weights: dict[str, Tensor], path: Path) -> None
     Raises:
         ValueError: a key is missing or unexpected, a shape differs, or a tied head is not the embedding.
     """
-    if model.config.tie_embeddings and _EMBEDDING in weights:
+    tied = model if isinstance(model, CausalLM) and model.config.tie_embeddings else None
+    if tied is not None and _EMBEDDING in weights:
         head = weights.setdefault(_HEAD, weights[_EMBEDDING])
         if not torch.equal(head, weights[_EMBEDDING]):
             raise ValueError(f"{path}: {_HEAD} differs from {_EMBEDDING}, but the configuration ties them")
@@ -84,11 +85,11 @@ def fit_weights(model: CausalLM, weights: dict[str, Tensor], path: Path) -> None
                 f" {tuple(expected[key].shape)}"
             )
     model.load_state_dict(weights, assign=True)
-    if model.config.tie_embeddings:
-        model.tie_weights()
+    if tied is not None:
+        tied.tie_weights()
 
 
-def write_weights(model: CausalLM, path: Path) -> None:
+def write_weights(model: LanguageModel, path: Path) -> None:
     """Write a model's weights as safetensors, a tied head once.
 
     Raises:

@@ -14,6 +14,9 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from bioaudio_mamba import optimizer_groups
 
+LTI_LEARNING_RATE = 1e-3
+"""Highest peak learning rate of A, B and dt of S4D, as in S4 (arXiv 2111.00396)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
@@ -68,7 +71,8 @@ def _factor(config: OptimizerConfig, total_steps: int, step: int) -> float:
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig, total_steps: int) -> tuple[AdamW, LambdaLR]:
     """AdamW over `model`'s trainable parameters and its schedule, to be stepped once per optimizer step."""
-    groups = optimizer_groups(model, config.weight_decay)
+    lti_learning_rate = min(LTI_LEARNING_RATE, config.learning_rate)
+    groups = optimizer_groups(model, config.weight_decay, lti_learning_rate)
     optimizer = AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
     return optimizer, LambdaLR(optimizer, partial(_factor, config, total_steps))
 

@@ -39,6 +39,19 @@ def test_pieces_equal_the_whole(dtype: torch.dtype, at_once: int, monkeypatch: p
         assert_close(one, other, GRADIENT_RTOL[dtype], name)
 
 
+def test_a_bias_is_that_of_the_head() -> None:
+    hidden, weight, targets, d_nll = inputs(torch.float64)
+    bias = torch.linspace(-1, 1, VOCABULARY, dtype=torch.float64, requires_grad=True)
+    nll = linear_cross_entropy(hidden, weight, targets, bias)
+    logits = torch.nn.functional.linear(hidden, weight, bias)
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+    assert_close(nll, expected.view(2, 9), OUTPUT_RTOL[torch.float64], "nll")
+    ours = torch.autograd.grad(nll, [hidden, weight, bias], d_nll)
+    theirs = torch.autograd.grad(expected, [hidden, weight, bias], d_nll.flatten())
+    for one, other in zip(ours, theirs, strict=True):
+        assert_close(one, other, GRADIENT_RTOL[torch.float64])
+
+
 def test_autocast_narrows_the_product_and_gradients_stay_wide() -> None:
     hidden, weight, targets, _ = inputs(torch.float32)
     with torch.autocast("cpu", torch.bfloat16):

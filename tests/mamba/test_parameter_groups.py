@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from unet_reference import BLOCKS, small_unet
 
 from bioaudio_mamba import CausalLM, SequenceClassifier, optimizer_groups
 
@@ -55,6 +56,22 @@ def test_frozen_parameters_are_left_out(model: CausalLM) -> None:
     classifier.requires_grad_(False)
     with pytest.raises(ValueError, match="no parameter to train"):
         optimizer_groups(classifier, 0.1)
+
+
+def test_a_b_and_dt_of_s4d_learn_at_their_own_rate_and_never_decay() -> None:
+    model = small_unet(BLOCKS["mamba-s4"], BLOCKS["s4"], BLOCKS["complex mamba"], pool_gain=True)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    decay, no_decay, lti = optimizer_groups(model, 0.1, lti_learning_rate=1e-3)
+    members = [{names[id(p)] for p in group["params"]} for group in (decay, no_decay, lti)]
+    assert sum(map(len, members)) == len(set.union(*members)) == len(names)
+    assert {name.split("s4d.")[1] for name in members[2]} == {"A_log", "A_imag", "B", "log_dt"}
+    assert {name.split("s4d.")[1] for name in members[0] if "s4d" in name} == {"C"}
+    assert {name.split("s4d.")[1] for name in members[1] if "s4d" in name} == {"D"}
+    assert all(name.endswith((".weight", ".C")) for name in members[0])
+    assert (lti["lr"], lti["weight_decay"], no_decay["weight_decay"]) == (1e-3, 0.0, 0.0)
+    optimizer = torch.optim.AdamW([decay, no_decay, lti], lr=2e-3)
+    assert [group["lr"] for group in optimizer.param_groups] == [2e-3, 2e-3, 1e-3]
+    assert "lr" not in optimizer_groups(model, 0.1)[2]
 
 
 def test_negative_weight_decay_is_refused(model: CausalLM) -> None:

@@ -7,8 +7,18 @@ from typing import Any
 
 import pytest
 import torch
+from unet_reference import small_unet
 
-from bioaudio_mamba import CausalLM, MambaConfig, count_parameters, presets
+from bioaudio_mamba import (
+    BlockConfig,
+    CausalLM,
+    MambaConfig,
+    SashimiConfig,
+    WaveformLM,
+    audio_presets,
+    count_parameters,
+    presets,
+)
 
 
 @pytest.mark.parametrize(
@@ -27,6 +37,31 @@ def test_presets_have_the_parameters_of_the_paper(preset: Callable[[], MambaConf
     with torch.device("meta"):
         model = CausalLM(preset())
     assert count_parameters(model) == parameters
+
+
+@pytest.mark.parametrize(
+    ("preset", "parameters", "low_rank"),
+    [
+        (audio_presets.sashimi_without_unet, 4_073_600, 24),
+        (audio_presets.sashimi_tied, 5_865_472, 40),
+        (audio_presets.sashimi, 6_840_832, 16 * 64 + 16 * 128 + 8 * 256),
+        (audio_presets.mamba_speech_small, 6_255_104, 0),
+        (audio_presets.mamba_speech_large, 24_851_008, 0),
+        (audio_presets.mamba_piano, 3_557_248, 0),
+    ],
+)
+def test_waveform_networks_have_the_parameters_of_the_papers(
+    preset: Callable[[], SashimiConfig], parameters: int, low_rank: int
+) -> None:
+    """But for the low-rank vector of 32 complex numbers, which each system of S4 has and S4D has not."""
+    with torch.device("meta"):
+        model = WaveformLM(preset())
+    assert count_parameters(model) == parameters - 64 * low_rank
+
+
+def test_real_and_complex_states_of_one_size_have_as_many_parameters() -> None:
+    networks = [small_unet(BlockConfig(complex=is_complex, d_state=8)) for is_complex in (False, True)]
+    assert count_parameters(networks[0]) == count_parameters(networks[1])
 
 
 def test_an_untied_head_adds_its_own_parameters() -> None:

@@ -1,4 +1,4 @@
-"""Real data small enough to ship with the package."""
+"""Data that needs no download: real DNA that ships with the package, and synthetic speech that it makes."""
 
 from __future__ import annotations
 

@@ -75,9 +75,10 @@ def lti_scan(
     if method == "auto":
         method = choose_method(x, log_decay)
     chunk = choose_chunk(x)
-    if method == "fft":
-        return lti_scan_fft(x, log_decay, B, C, D, initial_state, chunk)
-    return lti_scan_chunks(x, log_decay, B, C, D, initial_state, chunk, chosen)
+    with torch.autocast(x.device.type, enabled=False):  # it would make the products of tables in 16 bits
+        if method == "fft":
+            return lti_scan_fft(x, log_decay, B, C, D, initial_state, chunk)
+        return lti_scan_chunks(x, log_decay, B, C, D, initial_state, chunk, chosen)
 
 
 def lti_step(

@@ -134,7 +134,8 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 
 
 def _differentiate(ctx: Any, dy: Tensor, d_end: Tensor, _: Tensor) -> tuple[Any, ...]:
-    gradients = _chunks_backward(dy, d_end, *ctx.saved_tensors, ctx.is_complex, ctx.backend)
+    with torch.autocast(dy.device.type, enabled=False):
+        gradients = _chunks_backward(dy, d_end, *ctx.saved_tensors, ctx.is_complex, ctx.backend)
     return *gradients, None, None
 
 

@@ -108,7 +108,7 @@ class LanguageModel(LightningModule):
                 self.model,
                 batch,
                 self.soft_mask_weight,
-                chunk_length=self.memory.plan.chunk_length_of(len(batch)),
+                chunk_length=self.memory.chunk_length_of(len(batch)),
                 context=self.context_group,
             )
         self.step_sums += torch.stack(sums).detach()

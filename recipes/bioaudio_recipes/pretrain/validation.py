@@ -118,7 +118,7 @@ class Validation(StepCallback):
         for first in range(0, len(mine), size):
             batch = torch.from_numpy(windows.read(mine[first : first + size])).to(module.device)
             with trainer.precision_plugin.forward_context():
-                chunk_length = module.memory.plan.chunk_length_of(len(batch))
+                chunk_length = module.memory.chunk_length_of(len(batch))
                 found = next_token_sums(module.result, batch, chunk_length=chunk_length)
             sums += torch.stack([found.nll, found.bases])
         if trainer.world_size > 1:

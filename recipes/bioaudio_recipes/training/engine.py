@@ -48,7 +48,7 @@ class TrainerConfig:
     """Activations kept for the backward pass: full keeps all, blocks those between the blocks, chunks those
     of one chunk of time, for any length; what is not kept is made again. auto takes the first that fits."""
     chunk_length: int | None = None
-    """Time steps of a chunk; by default as the free memory allows."""
+    """Time steps of a chunk, which makes auto take chunks; by default as the free memory allows."""
     deterministic: bool = False
     """Whether to insist on deterministic operations on a GPU too; on a CPU all of them are."""
     num_workers: int = 2
@@ -122,6 +122,7 @@ class TrainerConfig:
             parameters=parameters,
             tokens=tokens,
             half=self.precision == "bf16-mixed",
+            compiled=self.compile,
             processes=self.device_count,
             progress=self.progress,
         )
