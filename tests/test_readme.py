@@ -7,10 +7,14 @@ import hashlib
 import re
 import shlex
 import shutil
+import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from bioaudio_data.samples import great_apes_chr22
+from bioaudio_data import sources
+from bioaudio_data.audio import layout
+from bioaudio_data.samples import great_apes_chr22, write_synthetic_speech
 from bioaudio_recipes import cli
 
 ROOT = Path(__file__).parents[1]
@@ -47,8 +51,29 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copy(tmp_path / "human.fa.gz", tmp_path / "mirror" / "hg38.fa.gz")
     md5 = hashlib.md5((tmp_path / "human.fa.gz").read_bytes()).hexdigest()
     (tmp_path / "mirror" / "md5sum.txt").write_text(f"{md5}  hg38.fa.gz\n")
+    recordings = write_synthetic_speech(tmp_path / "recordings", takes=3, sample_rate=2000)
+    one_voice = [path for path in recordings if "synth_low" in path.name]
+    archive = speech_commands(tmp_path / "mirror", one_voice)
+    known = replace(
+        sources.SOURCES["speech_commands"], sha256=hashlib.sha256(archive.read_bytes()).hexdigest()
+    )
+    monkeypatch.setitem(sources.SOURCES, "speech_commands", known)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def speech_commands(folder: Path, recordings: list[Path]) -> Path:
+    """An archive laid out as Speech Commands, with one take of each digit in each list, and one in none."""
+    archive = folder / "speech_commands_v0.02.tar.gz"
+    words = layout("sc09")[0].wanted_labels
+    with tarfile.open(archive, "w:gz") as tar:
+        for recording in recordings:
+            digit, *_, take = recording.stem.split("_")
+            tar.add(recording, f"{words[int(digit)]}/0a7c2a8d_nohash_{take}.wav")
+        for take, name in enumerate(("validation_list.txt", "testing_list.txt")):
+            (folder / name).write_text("".join(f"{word}/0a7c2a8d_nohash_{take}.wav\n" for word in words))
+            tar.add(folder / name, name)
+    return archive
 
 
 def test_commands_run_in_the_order_of_the_readme(folder: Path) -> None:

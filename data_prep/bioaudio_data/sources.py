@@ -1,8 +1,9 @@
 """Published files that `bioaudio download` knows by name: where they lie, and how each is known to be whole.
 
-The addresses are those that UCSC and the authors of HyenaDNA publish; they were not tried when this was
-written. Genomes are compared with the MD5 that UCSC gives beside them. The interval file has no published
-checksum: the rows of its splits are compared with the paper's counts.
+The addresses are those that UCSC and the authors of HyenaDNA and of Speech Commands publish; they were not
+tried when this was written. Genomes are compared with the MD5 that UCSC gives beside them. The interval file
+has no published checksum: the rows of its splits are compared with the paper's counts. Speech Commands is
+known by the SHA-256 that torchaudio and TensorFlow's data sets give.
 """
 
 from __future__ import annotations
@@ -58,8 +59,12 @@ SOURCES: dict[str, Source] = {
         url="https://storage.googleapis.com/basenji_barnyard2/sequences_human.bed",
         split_rows={"train": 34_021, "valid": 2_213, "test": 1_937},
     ),
+    "speech_commands": Source(
+        url="https://storage.googleapis.com/download.tensorflow.org/data/speech_commands_v0.02.tar.gz",
+        sha256="af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58",
+    ),
 }
-"""Files by name; the genomes are soft-masked FASTA."""
+"""Files by name; the genomes are soft-masked FASTA, the sound is a tar archive of wav files."""
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "human": ("hg38",),

@@ -25,9 +25,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("doctor:doctor", "Say what this machine offers, and why a backend is missing."),
     "download": (
         "download:download",
-        "Fetch a published genome or interval file: resumable, checksummed, atomic.",
+        "Fetch a published genome, interval file or set of speech: resumable, checksummed, atomic.",
     ),
     "prepare-genome": ("prepare_genome:prepare_genome", "Convert FASTA or 2bit files to a genome store."),
+    "prepare-audio": (
+        "prepare_audio:prepare_audio",
+        "Convert a folder of wav, flac, ogg or mp3 files to a waveform store.",
+    ),
     "verify": ("verify:verify", "Check every byte of a store against its hash."),
     "plan": (
         "plan:plan",

@@ -274,7 +274,7 @@ def test_names_stand_for_files_that_can_be_checked() -> None:
     for name in (*SOURCES, *GROUPS):
         for source in find_sources(name):
             assert source.url.startswith("https://")
-            assert source.md5_list or source.split_rows
+            assert source.md5_list or source.split_rows or source.sha256
     assert SOURCES["hg38"].md5_list == "https://hgdownload.soe.ucsc.edu/goldenPath/hg38/bigZips/md5sum.txt"
 
 

@@ -12,10 +12,11 @@ from tqdm import tqdm
 
 from bioaudio_data.atomic_folder import atomic_folder, check_space
 from bioaudio_data.genome.fasta import Ambiguous
-from bioaudio_data.genome.index import BASES_FILE, INDEX_FILE, Contig, GenomeIndex, Source
-from bioaudio_data.genome.source import read_source, sha256_of, store_bytes
+from bioaudio_data.genome.index import BASES_FILE, Contig, GenomeIndex, Source
+from bioaudio_data.genome.source import read_source, store_bytes
 from bioaudio_data.genome.store import GenomeStore
 from bioaudio_data.genome.stream import BaseStream, ContigStart
+from bioaudio_data.store_folder import check_out, sha256_of
 from bioaudio_data.vocabulary import DNA, SOFT_MASK_BIT, TOKEN_BITS
 
 SoftMask = Literal["keep", "drop"]
@@ -48,7 +49,7 @@ def convert_genome(
             raise ValueError(f"--{flag} must be one of {', '.join(get_args(allowed))}; got {value!r}")
     if not sources:
         raise ValueError("no genome files were given; give at least one FASTA or .2bit file")
-    _check_out(out, overwrite)
+    check_out(out, overwrite, "genome store", frozenset({BASES_FILE}))
     check_space(out, sum(map(store_bytes, sources)))
     with _bar(sources, out, progress) as bar, atomic_folder(out, replace=overwrite) as folder:
         hashes = tuple(Source(source.name, sha256_of(source, bar.update)) for source in sources)
@@ -123,22 +124,6 @@ class _Writer:
         self.digest.update(bases.data)
         self.file.write(bases.data)
         self.size += bases.size
-
-
-def _check_out(out: Path, overwrite: bool) -> None:
-    """Only an older store may be overwritten, never a folder with anything else in it."""
-    if out.is_dir():
-        content = {path.name for path in out.iterdir()}
-    elif out.exists():
-        raise FileExistsError(f"{out} is a file; a genome store is a folder: choose another --out")
-    else:
-        content = set()
-    if content and not overwrite:
-        raise FileExistsError(f"{out} exists already; to replace the genome store there: --overwrite")
-    if content and (INDEX_FILE not in content or content - {INDEX_FILE, BASES_FILE}):
-        raise FileExistsError(
-            f"{out} is not just a genome store, so --overwrite leaves it alone: choose another --out"
-        )
 
 
 def _bar(sources: Sequence[Path], out: Path, progress: bool) -> tqdm:

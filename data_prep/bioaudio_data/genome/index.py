@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from bioaudio_data.store_folder import INDEX_FILE
 from bioaudio_data.vocabulary import DNA
 
 FORMAT = "bioaudio-genome"
 FORMAT_VERSION = 1
-INDEX_FILE = "index.json"
 BASES_FILE = "bases.u8"
 
 

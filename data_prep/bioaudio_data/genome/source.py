@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import zlib
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -15,7 +14,6 @@ from bioaudio_data.genome.fasta import Ambiguous, read_fasta
 from bioaudio_data.genome.stream import BaseStream
 
 Format = Literal["FASTA", "gzip", "2bit"]
-HASH_BYTES = 1 << 20
 BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 """The empty block that ends every whole file of bgzip."""
 
@@ -48,16 +46,6 @@ def store_bytes(path: Path) -> int:
         return path.stat().st_size
     with path.open("rb") as file:
         return twobit.count_bases(file, path)
-
-
-def sha256_of(path: Path, advance: Callable[[int], object]) -> str:
-    """SHA-256 of a file as it is on disk; `advance` is told how many bytes were read."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(HASH_BYTES):
-            digest.update(block)
-            advance(len(block))
-    return digest.hexdigest()
 
 
 def read_source(

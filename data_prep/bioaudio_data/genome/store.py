@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import mmap
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from bioaudio_data.genome.index import BASES_FILE, GenomeIndex
+from bioaudio_data.store_folder import map_bytes, verify_bytes
 from bioaudio_data.vocabulary import SOFT_MASK_BIT, TOKEN_BITS
 
-VERIFY_BYTES = 1 << 22
+REMAKE = "bioaudio prepare-genome"
 # Arrays without dimensions: numpy takes twice as long over a window of 1 kb when these are plain integers.
 _MASK_BIT = np.array(SOFT_MASK_BIT, np.uint8)
 _TOKEN_BITS = np.array(TOKEN_BITS, np.uint8)
@@ -32,7 +30,7 @@ class GenomeStore:
         self.index = index
         self.contigs: dict[str, int] = {contig.name: contig.length for contig in index.contigs}
         self._offsets = {contig.name: contig.offset for contig in index.contigs}
-        self._bases = _map(path / BASES_FILE, index.size)
+        self._bases = map_bytes(path / BASES_FILE, index.size, REMAKE)
 
     @classmethod
     def open(cls, path: Path | str) -> GenomeStore:
@@ -91,18 +89,8 @@ class GenomeStore:
         Raises:
             ValueError: naming the file, if they differ.
         """
-        digest = hashlib.sha256()
-        size, quiet = self.index.size, None if progress else True  # None: only on a terminal
-        with tqdm(total=size, unit="B", unit_scale=True, desc=self.name, leave=False, disable=quiet) as bar:
-            for start in range(0, size, VERIFY_BYTES):
-                part = self._bases[start : start + VERIFY_BYTES]
-                digest.update(part.data)
-                bar.update(part.size)
-        if digest.hexdigest() != self.index.sha256:
-            raise ValueError(
-                f"{self.path / BASES_FILE} is damaged: its SHA-256 is {digest.hexdigest()}, the index says "
-                f"{self.index.sha256}; make the store again with `bioaudio prepare-genome --overwrite`"
-            )
+        path = self.path / BASES_FILE
+        verify_bytes(self._bases, self.index.sha256, path, REMAKE, progress=progress)
 
     def __repr__(self) -> str:
         """The path and what is in it."""
@@ -118,19 +106,3 @@ def _reopen(path: Path, sha256: str) -> GenomeStore:
     if store.index.sha256 != sha256:
         raise ValueError(f"genome store {path} was overwritten while a job was using it; start the job again")
     return store
-
-
-def _map(path: Path, size: int) -> np.ndarray:
-    """Memory-map a file of exactly `size` bytes as read-only uint8 (size,)."""
-    if not path.is_file():
-        raise ValueError(
-            f"{path} is missing; make the store again with `bioaudio prepare-genome --overwrite`"
-        )
-    with path.open("rb") as file:
-        actual = file.seek(0, 2)
-        if actual != size or not size:
-            raise ValueError(
-                f"{path} has {actual:,} bytes where its index says {size:,}; "
-                "make the store again with `bioaudio prepare-genome --overwrite`"
-            )
-        return np.frombuffer(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ), np.uint8)

@@ -1,9 +1,13 @@
-"""Real data small enough to ship with the package."""
+"""Data that needs no download: real DNA that ships with the package, and synthetic speech that it makes."""
 
 from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
+
+from bioaudio_data.samples.synthetic_speech import write_synthetic_speech
+
+__all__ = ["APES", "great_apes_chr22", "write_synthetic_speech"]
 
 APES = ("human", "chimpanzee", "gorilla", "orangutan")
 

@@ -1,4 +1,4 @@
-"""`bioaudio download`: published genomes and interval files, or any file by its address."""
+"""`bioaudio download`: published genomes, interval files and speech, or any file by its address."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ def download(
     sha256: str | None = None,
     unpack_archives: bool = False,
 ) -> str:
-    """Fetch a published genome or interval file: resumable, checksummed, atomic.
+    """Fetch a published genome, interval file or set of speech: resumable, checksummed, atomic.
 
     Args:
         name: hg38, panTro6, panPan3, gorGor6 or ponAbe3 (or human, chimpanzee, bonobo, gorilla, orangutan;
-            great-apes for all five), enformer-intervals, a URL (http, https, file), or the path of a file.
+            great-apes for all five), enformer-intervals, speech_commands, a URL (http, https, file), or the
+            path of a file.
         out: Folder to put the files in.
         mirror: URL or folder to fetch from instead of the published server; a file is looked for there under
             the path it has on that server, then directly.

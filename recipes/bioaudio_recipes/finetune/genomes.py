@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bioaudio_data.genome import GenomeStore, convert_genome
-from bioaudio_data.genome.index import INDEX_FILE
 from bioaudio_data.interval import Interval
 from bioaudio_data.splits import split_by_contig, split_by_fraction
+from bioaudio_data.store_folder import INDEX_FILE
 
 GENOME_SUFFIXES = (".fa", ".fasta", ".fna", ".2bit", ".fa.gz", ".fasta.gz", ".fna.gz", ".fa.bgz", ".fna.bgz")
 
