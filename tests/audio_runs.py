@@ -30,7 +30,7 @@ def make_store(folder: Path, **options: Any) -> WaveformStore:
     return convert_audio(folder / "clips", folder / "store", sample_rate=RATE, progress=False, **given)
 
 
-def arguments(store: Path, out: Path, data: dict[str, Any] | None = None, **trainer: Any) -> dict[str, Any]:
+def arguments(store: Path, out: Path, **trainer: Any) -> dict[str, Any]:
     """A run of 13 steps in two stages, with everything switched on that a checkpoint has to carry."""
     engine: dict[str, Any] = {
         "tokens_per_microbatch": 64,
@@ -42,7 +42,7 @@ def arguments(store: Path, out: Path, data: dict[str, Any] | None = None, **trai
     }
     return {
         "out": out,
-        "data": WaveformData(store=store, **({"conditional": True} | (data or {}))),
+        "data": WaveformData(store=store, conditional=True),
         "schedule": LengthWarmup(
             stages=[Stage(length=32, steps=7), Stage(length=64, steps=6)], tokens_per_step=128
         ),

@@ -47,6 +47,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "evaluate:evaluate",
         "Perplexity by context length, beside counting models of the same bases.",
     ),
+    "generate": (
+        "generate:generate",
+        "Generate clips of sound of any length, with their exact likelihoods.",
+    ),
     "score": ("score:score", "Log-likelihood of every base of a genome of any length, as bedGraph."),
     "report": ("report:report", "Write one self-contained HTML page about a run."),
     "bench": ("bench:bench", "Time our operations against their peers in one run."),

@@ -112,7 +112,7 @@ def test_a_run_leaves_model_quantiser_and_bits(finished: RunFolder, store: Wavef
 def test_a_stopped_run_ends_with_the_same_bytes(
     finished: RunFolder, store: WaveformStore, tmp_path: Path, memory: str
 ) -> None:
-    trainer = {"memory": memory} | ({"chunk_length": 48} if memory == "chunks" else {})
+    trainer: dict[str, Any] = {"memory": memory} | ({"chunk_length": 48} if memory == "chunks" else {})
     values = audio_runs.arguments(store.path, tmp_path, **trainer)
     stopping = values | {"trainer": replace(values["trainer"], max_minutes=1e-9)}
     assert "time is up" in pretrain_audio(**stopping)
@@ -165,16 +165,12 @@ def test_missing_labels_are_named(tmp_path: Path) -> None:
 def test_unknown_blocks_exit_2_in_one_line(
     store: WaveformStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    flags = [f"--data.store={store.path}", f"--out={tmp_path / 'run'}"]
+    flags += ["--schedule.stages=[{length: 32, steps: 1}]", "--schedule.tokens_per_step=32"]
     for block, message in (
         ('{"kind": "mamba-s4", "init": "real"}', "starts from lin, inv or legs"),
         ('{"kind": "s5"}', "s5"),
     ):
-        flags = [
-            f"--data.store={store.path}",
-            f"--out={tmp_path / 'run'}",
-            f'--model={{"blocks": [{block}]}}',
-        ]
-        schedule = '{"stages": [{"length": 32, "steps": 1}], "tokens_per_step": 32}'
         with pytest.raises(SystemExit) as exit_:
             main(["pretrain-audio", *flags, f'--model={{"blocks": [{block}]}}'])
         error = capsys.readouterr().err

@@ -124,7 +124,8 @@ class Pretraining:
         trained = {"trained": {"steps": save.step, "of_steps": module.total_steps}}
         save_pretrained(module.result, folder.model, {**self.about, **trained})
         save.leave_if_told_to()
-        return Finished(folder, module.result, parameters, save.step, module.total_steps, judge.nats)
+        nats = judge.nats if judge.step == save.step else {}
+        return Finished(folder, module.result, parameters, save.step, module.total_steps, nats)
 
     def _settings(self) -> dict[str, Any]:
         return {
@@ -151,7 +152,7 @@ class Finished:
     """Optimizer steps done, fewer than `total_steps` if time was up."""
     total_steps: int
     nats: Mapping[int, float]
-    """The last validation of this process, by length."""
+    """Of the validation after the last step, by length; empty where there was none."""
 
     @property
     def is_whole(self) -> bool:

@@ -100,6 +100,8 @@ class Validation(StepCallback):
         self.step_log = step_log
         self.nats: dict[int, float] = {}
         """The newest result by length, for each target."""
+        self.step = 0
+        """The step of that result."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Judge the model that the run starts from, unless the run goes on from a checkpoint."""
@@ -114,7 +116,7 @@ class Validation(StepCallback):
     def _validate(self, trainer: Trainer, module: LightningModule, step: int) -> None:
         assert isinstance(module, LanguageModel)
         started = time.perf_counter()
-        self.nats = {}
+        self.nats, self.step = {}, step
         values: dict[str, float] = {}
         for length in self.windows:
             self.nats[length] = self._nats_per_target(trainer, module, length)
