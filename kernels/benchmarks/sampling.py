@@ -4,8 +4,8 @@
     python kernels/benchmarks/sampling.py --device cuda --batches 1 64 1024
 
 The plain loop is that of public SaShiMi code, at its best: a call of its module for each layer and sample,
-every stage at its own rate, `torch.multinomial` from a softmax. Ours is `Sampler`: CUDA graphs of whole cycles, or
-the compiled step on a CPU; random numbers and log-likelihoods included.
+every stage at its own rate, `torch.multinomial` from a softmax. Ours is `Sampler`: CUDA graphs of whole
+cycles, or the compiled step on a CPU; random numbers and log-likelihoods included.
 """
 
 from __future__ import annotations
