@@ -22,6 +22,10 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("demo:demo", "Run the whole story on the real DNA that ships with the package."),
+    "demo-audio": (
+        "demo_audio:demo_audio",
+        "Train on synthetic speech that the package makes, and generate more of it.",
+    ),
     "doctor": ("doctor:doctor", "Say what this machine offers, and why a backend is missing."),
     "download": (
         "download:download",
@@ -38,10 +42,18 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Print windows, tokens and steps for each length of a pretraining, without running it.",
     ),
     "pretrain": ("pretrain:pretrain", "Pretrain a language model, with sequence-length warm-up."),
+    "pretrain-audio": (
+        "pretrain_audio:pretrain_audio",
+        "Pretrain a network over raw waveforms, with or without labels.",
+    ),
     "finetune": ("finetune:finetune", "Fine-tune a classifier of species, or of your own classes."),
     "evaluate": (
         "evaluate:evaluate",
         "Perplexity by context length, beside counting models of the same bases.",
+    ),
+    "generate": (
+        "generate:generate",
+        "Generate clips of sound of any length, with their exact likelihoods.",
     ),
     "score": ("score:score", "Log-likelihood of every base of a genome of any length, as bedGraph."),
     "report": ("report:report", "Write one self-contained HTML page about a run."),
