@@ -43,6 +43,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "evaluate:evaluate",
         "Perplexity by context length, beside counting models of the same bases.",
     ),
+    "evaluate-speech": (
+        "evaluate_speech:evaluate_speech",
+        "Score generated speech by a classifier of the store's labels: FID, IS, mIS, AM, label accuracy.",
+    ),
     "score": ("score:score", "Log-likelihood of every base of a genome of any length, as bedGraph."),
     "report": ("report:report", "Write one self-contained HTML page about a run."),
     "bench": ("bench:bench", "Time our operations against their peers in one run."),

@@ -30,11 +30,16 @@ def open_model(path: Path, device: str) -> CausalLM:
     """
     require_folder(path)
     run = RunFolder(path)
-    target = _device(device)
+    target = device_named(device)
     return starting_model(None, run.model if run.model.is_dir() else path, seed=0).to(target).eval()
 
 
-def _device(name: str) -> torch.device:
+def device_named(name: str) -> torch.device:
+    """The device that `--device` names; auto is a GPU if there is one.
+
+    Raises:
+        ValueError: if it cannot be used here.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
