@@ -6,6 +6,7 @@ from bioaudio_mamba.block_config import BlockConfig
 from bioaudio_mamba.classifier import SequenceClassifier
 from bioaudio_mamba.config import MambaConfig
 from bioaudio_mamba.context import ContextGroup, shard_of
+from bioaudio_mamba.fixed_systems import with_fixed_systems
 from bioaudio_mamba.lm import CausalLM, LanguageModel, WaveformLM
 from bioaudio_mamba.parameter_groups import count_parameters, optimizer_groups
 from bioaudio_mamba.residual import ModelState
@@ -31,4 +32,5 @@ __all__ = [
     "optimizer_groups",
     "shard_of",
     "sum_over_chunks",
+    "with_fixed_systems",
 ]

@@ -111,7 +111,7 @@ class S4D(nn.Module):
         elif self.config.rule == "bilinear":
             # A real decay turns negative beyond dt |A| = 2. A complex system has no such limit, but counts
             # its output twice.
-            A, C = torch.complex(A, torch.zeros_like(A)), C / 2
+            A, C = torch.complex(A, torch.zeros_like(A)), torch.complex(C / 2, torch.zeros_like(C))
         shape = C.shape
         discretize = discretize_bilinear if self.config.rule == "bilinear" else discretize_zoh
         log_decay, B = discretize(A.expand(shape), B.expand(shape), torch.exp(log_dt))

@@ -38,10 +38,18 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Print windows, tokens and steps for each length of a pretraining, without running it.",
     ),
     "pretrain": ("pretrain:pretrain", "Pretrain a language model, with sequence-length warm-up."),
+    "pretrain-audio": (
+        "pretrain_audio:pretrain_audio",
+        "Pretrain a network over raw waveforms, with or without labels.",
+    ),
     "finetune": ("finetune:finetune", "Fine-tune a classifier of species, or of your own classes."),
     "evaluate": (
         "evaluate:evaluate",
         "Perplexity by context length, beside counting models of the same bases.",
+    ),
+    "generate": (
+        "generate:generate",
+        "Generate clips of sound of any length, with their exact likelihoods.",
     ),
     "evaluate-speech": (
         "evaluate_speech:evaluate_speech",

@@ -183,3 +183,15 @@ def test_gradient_from_the_state_alone(name: str) -> None:
     (wanted,) = torch.autograd.grad(expected.real.sum(), which, allow_unused=True)
     wanted = torch.zeros_like(which) if wanted is None else wanted
     assert_close(actual, wanted, GRADIENT_RTOL[torch.float32], name)
+
+
+@every_method
+def test_autocast_changes_nothing(method: Method) -> None:
+    arguments = cast(LtiCase(batch=1, length=50, d_inner=2, d_state=3).tensors(), torch.float32)
+    y, state = lti_scan(*arguments, method=method)
+    (dx,) = torch.autograd.grad(y.sum(), arguments[0])
+    with torch.autocast("cpu", torch.bfloat16):
+        again, state_again = lti_scan(*arguments, method=method)
+        (dx_again,) = torch.autograd.grad(again.sum(), arguments[0])
+    for ours, theirs in ((again, y), (state_again, state), (dx_again, dx)):
+        assert torch.equal(ours, theirs)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 from unet_reference import BLOCKS, codes, naive_logits, small_unet
 
-from bioaudio_mamba import BlockConfig, SashimiConfig, WaveformLM, sum_over_chunks
+from bioaudio_mamba import BlockConfig, SashimiConfig, WaveformLM, sum_over_chunks, with_fixed_systems
 from bioaudio_mamba.sashimi import LevelState
 
 LENGTH = 11  # a cycle of six samples, and five more
@@ -176,6 +176,21 @@ def test_prefill_equals_the_whole(chunk_length: int) -> None:
     logits, state = model.prefill(tokens, chunk_length=chunk_length, labels=labels)
     assert_close(logits, expected[:, -1], DOUBLE, "logits")
     assert_same_leaves(state, expected_state, DOUBLE)
+
+
+@pytest.mark.parametrize("name", ["mamba-s4", "s4", "real bilinear s4", "mamba"])
+def test_a_copy_with_fixed_systems_gives_the_same(name: str) -> None:
+    model, tokens = small_unet(BLOCKS[name]), codes(2, 8)
+    fixed = with_fixed_systems(model)
+    (expected, state), (actual, fixed_state) = model(tokens[:, :7]), fixed(tokens[:, :7])
+    assert_close(actual, expected, DOUBLE, "logits")
+    expected, state = model.step(tokens[:, 7], state)
+    actual, fixed_state = fixed.step(tokens[:, 7], fixed_state)
+    assert_close(actual, expected, DOUBLE, "logits of a step")
+    assert_same_leaves(fixed_state, state, DOUBLE)
+    assert_same_leaves(fixed.initial_state(1), model.initial_state(1), DOUBLE)
+    assert not any(tensor.requires_grad for tensor in (actual, *tree_leaves(fixed_state)))
+    assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_blocks_made_again_give_the_same_gradients() -> None:

@@ -212,5 +212,5 @@ def test_steps_that_do_not_divide_are_refused(microbatch: int, devices: int, mes
 
 
 def test_length_that_does_not_divide_a_step_is_refused() -> None:
-    with pytest.raises(ValueError, match="not a whole number of windows of 24 bases"):
+    with pytest.raises(ValueError, match="not a whole number of windows of 24 tokens"):
         LengthWarmup(stages=[Stage(length=24, steps=1)], tokens_per_step=1024)

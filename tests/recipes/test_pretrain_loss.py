@@ -11,7 +11,8 @@ import torch
 from bioaudio_data.vocabulary import DNA, SOFT_MASK_BIT
 from bioaudio_recipes.optimisation import OptimizerConfig, learning_rate_at, rescale_and_clip
 from bioaudio_recipes.pretrain.language_model import LanguageModel
-from bioaudio_recipes.pretrain.next_token_loss import next_token_sums, per_base
+from bioaudio_recipes.pretrain.next_token_loss import next_token_sums, per_target
+from bioaudio_recipes.pretrain.objective import NextBase
 from bioaudio_recipes.training.engine import TrainerConfig, fit
 from tolerances import GRADIENT_RTOL, OUTPUT_RTOL, assert_close
 from torch import Tensor
@@ -41,10 +42,10 @@ def train(steps: list[Tensor], accumulation: int, ema_decay: float | None = None
     module = LanguageModel(
         small_model(),
         OptimizerConfig(learning_rate=1e-2, warmup=0.0, ema_decay=ema_decay),
+        NextBase(soft_mask_weight=0.25),
         total_steps=len(steps),
         tokens_per_step=TOKENS,
         tokens_per_microbatch=TOKENS // accumulation,
-        soft_mask_weight=0.25,
     )
     microbatches = [part for step in steps for part in step.chunk(accumulation)]
     loader = torch.utils.data.DataLoader(microbatches, batch_size=None)  # pyright: ignore[reportArgumentType]
@@ -128,7 +129,7 @@ def test_learning_rate_rises_then_falls_over_all_steps() -> None:
 
 
 def test_perplexity_and_bits_of_a_uniform_guess() -> None:
-    assert per_base(math.log(4)) == pytest.approx({"perplexity": 4, "bits_per_base": 2})
+    assert per_target(math.log(4), "base") == pytest.approx({"perplexity": 4, "bits_per_base": 2})
 
 
 @pytest.mark.parametrize(

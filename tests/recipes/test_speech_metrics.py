@@ -104,7 +104,7 @@ def test_order_of_clips_and_names_of_classes_change_nothing(metric) -> None:
 def test_distance_of_known_gaussians() -> None:
     mean, spread = np.array([1.0, 2.0]), np.diag([4.0, 9.0])
     assert frechet_distance(mean, spread, mean, spread) == pytest.approx(0, abs=1e-12)
-    moved = frechet_distance(mean, spread, mean + [3.0, 4.0], np.diag([1.0, 16.0]))
+    moved = frechet_distance(mean, spread, mean + np.array([3.0, 4.0]), np.diag([1.0, 16.0]))
     assert moved == pytest.approx(25 + (2 - 1) ** 2 + (3 - 4) ** 2, rel=1e-12)
     collapsed = frechet_distance(mean, spread, mean, np.zeros((2, 2)))
     assert collapsed == pytest.approx(13, rel=1e-12)

@@ -13,10 +13,12 @@ from bioaudio_recipes.commands.pretrain import pretrain
 from bioaudio_recipes.optimisation import OptimizerConfig
 from bioaudio_recipes.pretrain.language_model import LanguageModel
 from bioaudio_recipes.pretrain.next_token_loss import next_token_sums
+from bioaudio_recipes.pretrain.objective import NextBase
 from bioaudio_recipes.training import memory
+from bioaudio_recipes.training.block_memory import bytes_per_token
 from bioaudio_recipes.training.engine import TrainerConfig, fit
 from bioaudio_recipes.training.free_memory import free_bytes, free_in_container
-from bioaudio_recipes.training.memory import MODES, MemoryPlan, MemoryPlanner, bytes_per_token
+from bioaudio_recipes.training.memory import MODES, MemoryPlan, MemoryPlanner
 from pretrain_runs import arguments, make_store
 from tolerances import GRADIENT_RTOL, OUTPUT_RTOL, assert_close
 from torch import Tensor
@@ -46,10 +48,10 @@ def train(chosen: MemoryPlanner | None, steps: int = 3) -> LanguageModel:
     module = LanguageModel(
         CausalLM(CONFIG, torch.Generator().manual_seed(0)),
         OptimizerConfig(learning_rate=1e-2, warmup=0.0, ema_decay=0.5),
+        NextBase(soft_mask_weight=0.25),
         total_steps=steps,
         tokens_per_step=2 * TOKENS,
         tokens_per_microbatch=TOKENS,
-        soft_mask_weight=0.25,
         planner=chosen,
     )
     batches = [windows(seed=seed) for seed in range(2 * steps)]
@@ -126,7 +128,7 @@ def test_out_of_memory_names_what_would_fit(
     def exhaust(*_: Any, **__: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    target: Any = "bioaudio_recipes.pretrain.language_model.next_token_sums"
+    target: Any = "bioaudio_recipes.pretrain.objective.next_token_sums"
     if where == "backward":
         monkeypatch.setattr(torch.Tensor, "backward", exhaust)
     else:

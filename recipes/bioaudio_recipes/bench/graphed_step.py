@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from bioaudio_mamba import BlockState, CausalLM
 
+Result = TypeVar("Result")
 WARM_UPS = 3
 """Steps before the recording: they compile kernels and choose algorithms, which a recording cannot."""
 
@@ -54,8 +56,8 @@ class GraphedStep:
         return logits
 
 
-def cuda_graph(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    """Record a function's kernels; what is returned launches them again, and gives the same tensor anew."""
+def cuda_graph(run: Callable[[], Result]) -> Callable[[], Result]:
+    """Record a function's kernels; what is returned launches them again, and gives the same tensors anew."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -66,7 +68,7 @@ def cuda_graph(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
     with torch.cuda.graph(graph):
         result = run()
 
-    def replay() -> Tensor:
+    def replay() -> Result:
         graph.replay()
         return result
 

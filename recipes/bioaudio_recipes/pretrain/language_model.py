@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from bioaudio_mamba import CausalLM, ContextGroup
+from bioaudio_mamba import ContextGroup
+from bioaudio_mamba import LanguageModel as Network
 from bioaudio_recipes.optimisation import OptimizerConfig, build_optimizer, rescale_and_clip
-from bioaudio_recipes.pretrain.next_token_loss import next_token_sums
+from bioaudio_recipes.pretrain.objective import Objective
 from bioaudio_recipes.training.checkpoints import NUMBERS
 from bioaudio_recipes.training.context_mesh import make_context_group
 from bioaudio_recipes.training.memory import MEMORY, MemoryPlanner, TrainingMemory
@@ -24,20 +25,20 @@ INTERVAL = "bioaudio_interval"
 
 
 class LanguageModel(LightningModule):
-    """Trains a `CausalLM` on packed windows.
+    """Trains a network to predict each next token.
 
     Backward passes run on sums of losses divided by the step's nominal number of tokens. Before clipping, all
-    gradients are rescaled once, from that number to the weight of the bases that the step predicted over
-    all micro-batches and ranks: the loss of a step is a mean over its bases however it was cut, and a step
-    without any base has no gradient instead of NaN.
+    gradients are rescaled once, from that number to the weight of the targets that the step predicted over
+    all micro-batches and ranks: the loss of a step is a mean over its targets however it was cut, and a step
+    without any has no gradient instead of NaN.
 
     Args:
         model: what is trained.
         optimizer: how.
+        objective: what batches hold, and what is predicted of them.
         total_steps: optimizer steps of the whole run.
         tokens_per_step: tokens of an optimizer step, over all micro-batches and ranks.
         tokens_per_microbatch: tokens of a batch that fall to this process.
-        soft_mask_weight: weight of repeats in the loss.
         context: processes that share their windows, each with a part of every window.
         timeout: how long they wait for each other.
         numbers: settings that the run's numbers depend on, kept in checkpoints.
@@ -46,13 +47,13 @@ class LanguageModel(LightningModule):
 
     def __init__(
         self,
-        model: CausalLM,
+        model: Network,
         optimizer: OptimizerConfig,
+        objective: Objective,
         *,
         total_steps: int,
         tokens_per_step: int,
         tokens_per_microbatch: int,
-        soft_mask_weight: float = 1.0,
         context: int = 1,
         timeout: timedelta = timedelta(minutes=30),
         numbers: Mapping[str, Any] | None = None,
@@ -68,10 +69,10 @@ class LanguageModel(LightningModule):
         if self.averaged is not None:
             self.averaged.requires_grad_(False)
         self.recipe = optimizer
+        self.objective = objective
         self.total_steps = total_steps
         self.tokens_per_step = tokens_per_step
         self.tokens_per_microbatch = tokens_per_microbatch
-        self.soft_mask_weight = soft_mask_weight
         self.context = context
         self.timeout = timeout
         self.context_group: ContextGroup | None = None
@@ -82,9 +83,9 @@ class LanguageModel(LightningModule):
         self.grad_norm = torch.zeros(())
 
     @property
-    def result(self) -> CausalLM:
+    def result(self) -> Network:
         """The model that is validated and exported: the averaged one where an average is kept."""
-        return cast(CausalLM, self.averaged.module) if self.averaged is not None else self.model
+        return cast(Network, self.averaged.module) if self.averaged is not None else self.model
 
     def setup(self, stage: str) -> None:
         """Find the processes of the same windows, once all are connected."""
@@ -99,16 +100,10 @@ class LanguageModel(LightningModule):
         self.step_sums = self.step_sums.to(self.device)
         self.interval_sums = self.interval_sums.to(self.device)
 
-    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Sum of weighted losses over one micro-batch, per nominal token."""
         with self.memory.explain(self.device):
-            sums = next_token_sums(
-                self.model,
-                batch,
-                self.soft_mask_weight,
-                chunk_length=self.memory.plan.chunk_length_of(len(batch)),
-                context=self.context_group,
-            )
+            sums = self.objective.sums(self.model, batch, self.memory.plan, self.context_group)
         self.step_sums += torch.stack(sums).detach()
         return sums.weighted_nll / self.tokens_per_microbatch
 

@@ -13,7 +13,7 @@ class Stage:
     """One window length and how long to train on it: either `epochs` or `steps`."""
 
     length: int
-    """Bases in a window."""
+    """Bases or samples in a window."""
     epochs: float | None = None
     """Passes over all windows of this length, rounded to whole steps."""
     steps: int | None = None
@@ -52,7 +52,7 @@ class LengthWarmup:
             if self.tokens_per_step % stage.length:
                 raise ValueError(
                     f"--schedule.tokens_per_step {self.tokens_per_step} is not a whole number of windows of "
-                    f"{stage.length} bases; make it a multiple of every stage's length"
+                    f"{stage.length} tokens; make it a multiple of every stage's length"
                 )
 
     @property
@@ -76,7 +76,7 @@ class LengthWarmup:
                 shared = f" on {context} devices that share windows" if context > 1 else ""
                 raise ValueError(
                     f"--trainer.tokens_per_microbatch {tokens_per_microbatch}{shared} is not a multiple of "
-                    f"{length} bases, the length of a stage; make it one of every stage's length"
+                    f"{length} tokens, the length of a stage; make it one of every stage's length"
                 )
         accumulation, rest = divmod(self.tokens_per_step, tokens_per_microbatch * devices)
         if rest or not accumulation:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from bioaudio_data.vocabulary import DNA, SOFT_MASK_BIT
@@ -12,23 +13,23 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional
 
-from bioaudio_mamba import CausalLM, ModelState, shard_of, sum_over_chunks
+from bioaudio_mamba import CausalLM, LanguageModel, ModelState, shard_of, sum_over_chunks
 
 LARGEST_NATS = 700.0
 """Beyond it a perplexity is no float any more; only a model that diverges gets there."""
 
 
 class TokenSums(NamedTuple):
-    """Sums over the targets that are a base (A, C, G or T); all others count nothing."""
+    """Sums over the targets that count: bases (A, C, G or T), samples that are real."""
 
     weighted_nll: Float[Tensor, ""]
     """Negative log-likelihood times weight, in nats."""
     weight: Float[Tensor, ""]
-    """Weights: 1, or the soft-mask weight in repeats."""
+    """Weights: 1 but for repeats, which have the soft-mask weight."""
     nll: Float[Tensor, ""]
-    """Negative log-likelihood, in nats, every base alike."""
-    bases: Float[Tensor, ""]
-    """How many bases were predicted."""
+    """Negative log-likelihood, in nats, every target alike."""
+    targets: Float[Tensor, ""]
+    """How many were predicted."""
 
 
 def unpack(packed: UInt8[Tensor, "batch length"]) -> Int64[Tensor, "batch length"]:
@@ -67,11 +68,22 @@ def next_token_sums(
         return _sums(nll, targets, soft_mask_weight), new_state
 
     length = packed.shape[1]
+    if chunk_length is not None and context is not None:
+        # So many steps on each, and no last chunk that is too short for them all.
+        chunk_length = math.ceil(length / math.ceil(length / (chunk_length * context.size)))
+    return sums_in_chunks(model, chunk, length, chunk_length)
+
+
+def sums_in_chunks(
+    model: LanguageModel,
+    chunk: Callable[[int, int, Any], tuple[Float[Tensor, " 4"], Any]],
+    length: int,
+    chunk_length: int | None,
+) -> TokenSums:
+    """`TokenSums` of whole windows from those of their chunks, as `sum_over_chunks` runs them (None: one)."""
     if chunk_length is None:
         sums, _ = chunk(0, length, None)
     else:
-        if context is not None:  # so many steps on each, and no last chunk that is too short for them all
-            chunk_length = math.ceil(length / math.ceil(length / (chunk_length * context.size)))
         sums, _ = sum_over_chunks(model, chunk, length, chunk_length)
     weighted_nll, *others = sums.unbind()
     return TokenSums(weighted_nll, *(each.detach() for each in others))
@@ -90,7 +102,7 @@ def _sums(
     return torch.stack([(nll * weight).sum(), weight.sum(), nll.detach().sum(), is_base.sum().float()])
 
 
-def per_base(nats: float) -> dict[str, float]:
-    """A mean negative log-likelihood in nats, as perplexity and as bits per base."""
+def per_target(nats: float, unit: str) -> dict[str, float]:
+    """A mean negative log-likelihood in nats, as perplexity and as bits per unit."""
     perplexity = math.exp(nats) if nats < LARGEST_NATS else math.inf
-    return {"perplexity": perplexity, "bits_per_base": nats / math.log(2)}
+    return {"perplexity": perplexity, f"bits_per_{unit}": nats / math.log(2)}

@@ -14,30 +14,20 @@ from tqdm import tqdm
 
 from bioaudio_recipes.optimisation import learning_rate_at
 from bioaudio_recipes.pretrain.language_model import LanguageModel
-from bioaudio_recipes.pretrain.next_token_loss import per_base
+from bioaudio_recipes.pretrain.next_token_loss import per_target
 from bioaudio_recipes.training.metrics_log import MetricsLog
 from bioaudio_recipes.training.peak_memory import peak_memory_gb
 from bioaudio_recipes.training.step_callback import StepCallback
 
-TRAIN_COLUMNS = tuple(
-    f"train/{name}"
-    for name in (
-        "loss",
-        "bits_per_base",
-        "perplexity",
-        "length",
-        "batch_size",
-        "tokens",
-        "tokens_per_second",
-        "lr",
-        "grad_norm",
-        "peak_memory_gb",
-    )
-)
+
+def train_columns(unit: str) -> list[str]:
+    """Columns of metrics.csv that `StepLog` fills; `unit` is that of the objective."""
+    measured = ["loss", f"bits_per_{unit}", "perplexity", "length", "batch_size", "tokens"]
+    return [f"train/{name}" for name in [*measured, "tokens_per_second", "lr", "grad_norm", "peak_memory_gb"]]
 
 
 class StepLog(StepCallback):
-    """Logs every `every` steps and at the last step: losses are means since the row before, weighted by base.
+    """Logs every `every` steps and at the last step: losses are weighted means since the row before.
 
     Args:
         metrics: takes the rows.
@@ -83,7 +73,7 @@ class StepLog(StepCallback):
         if step % self.every and step != self.ends[-1]:
             return
         assert isinstance(module, LanguageModel)
-        weighted_nll, weight, nll, bases = module.take_interval()
+        weighted_nll, weight, nll, targets = module.take_interval()
         if not math.isfinite(weighted_nll):
             raise ValueError(
                 f"the loss is {weighted_nll} after step {step}: training has diverged; lower "
@@ -97,7 +87,7 @@ class StepLog(StepCallback):
         )
         values = {
             "loss": loss,
-            **(per_base(nll / bases) if bases else {}),
+            **(per_target(nll / targets, module.objective.unit) if targets else {}),
             "length": length,
             "batch_size": self.stages[stage].batch_size,
             "tokens": step * self.tokens_per_step,

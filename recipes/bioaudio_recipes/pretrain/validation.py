@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,8 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from numpy.typing import NDArray
 
 from bioaudio_recipes.pretrain.language_model import LanguageModel
-from bioaudio_recipes.pretrain.next_token_loss import next_token_sums, per_base
-from bioaudio_recipes.pretrain.packed_windows import PackedWindows
+from bioaudio_recipes.pretrain.next_token_loss import per_target
 from bioaudio_recipes.pretrain.step_log import StepLog
 from bioaudio_recipes.training.metrics_log import MetricsLog
 from bioaudio_recipes.training.step_callback import StepCallback
@@ -32,15 +32,32 @@ class ValidationConfig:
     """Also validate every so many steps; before the first step and after each stage it is always done."""
 
     def __post_init__(self) -> None:
-        if any(length < 2 for length in self.lengths):
-            raise ValueError(f"--validation.lengths must be 2 or more, got {self.lengths}")
-        if self.max_bases < 1 or (self.every is not None and self.every < 1):
-            raise ValueError("--validation.max_bases and --validation.every must be 1 or more")
+        check_validation(self.lengths, "max_bases", self.max_bases, self.every)
 
 
-def validation_columns(lengths: Iterable[int]) -> list[str]:
-    """Columns of metrics.csv that validation fills."""
-    return [f"val/{name}@{length}" for length in lengths for name in ("perplexity", "bits_per_base")]
+def check_validation(lengths: Sequence[int], most_name: str, most: int, every: int | None) -> None:
+    """Refuse lengths of which nothing can be predicted, and counts below 1.
+
+    Raises:
+        ValueError: naming the flag.
+    """
+    if any(length < 2 for length in lengths):
+        raise ValueError(f"--validation.lengths must be 2 or more, got {lengths}")
+    if most < 1 or (every is not None and every < 1):
+        raise ValueError(f"--validation.{most_name} and --validation.every must be 1 or more")
+
+
+def validation_columns(lengths: Iterable[int], unit: str) -> list[str]:
+    """Columns of metrics.csv that validation fills; `unit` is that of the objective."""
+    return [f"val/{name}@{length}" for length in lengths for name in ("perplexity", f"bits_per_{unit}")]
+
+
+class HeldOutWindows(Protocol):
+    """Windows of one length, side by side."""
+
+    def __len__(self) -> int: ...
+    def read(self, indices: NDArray[np.integer]) -> Any:
+        """Those numbered `indices`, as the objective's `batch` takes them."""
 
 
 def evenly(windows: int, wanted: int) -> NDArray[np.int64]:
@@ -50,7 +67,7 @@ def evenly(windows: int, wanted: int) -> NDArray[np.int64]:
 
 
 class Validation(StepCallback):
-    """Validates before the first step, after each stage, and every `config.every` steps.
+    """Validates before the first step, after each stage, and every `every` steps.
 
     The averaged weights are judged where an average is kept.
 
@@ -58,7 +75,8 @@ class Validation(StepCallback):
         metrics: takes the rows.
         windows: of the validation split, cut side by side, by length.
         stages: the plan of the run.
-        config: when, and how many bases.
+        every: steps between two validations within a stage; None for none.
+        most_tokens: read at each length.
         tokens_per_batch: tokens of a batch here.
         step_log: told how long validation took, so that it does not count as training.
     """
@@ -66,20 +84,24 @@ class Validation(StepCallback):
     def __init__(
         self,
         metrics: MetricsLog,
-        windows: Mapping[int, PackedWindows],
+        windows: Mapping[int, HeldOutWindows],
         stages: Sequence[StagePlan],
-        config: ValidationConfig,
+        every: int | None,
+        most_tokens: int,
         tokens_per_batch: int,
         step_log: StepLog,
     ) -> None:
         self.metrics = metrics
         self.windows = dict(windows)
-        self.config = config
+        self.every = every
+        self.most_tokens = most_tokens
         self.borders = set(np.cumsum([stage.steps for stage in stages]).tolist())
         self.tokens_per_batch = tokens_per_batch
         self.step_log = step_log
-        self.perplexity: dict[int, float] = {}
-        """The newest result, by length."""
+        self.nats: dict[int, float] = {}
+        """The newest result by length, for each target."""
+        self.step = 0
+        """The step of that result."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Judge the model that the run starts from, unless the run goes on from a checkpoint."""
@@ -88,41 +110,40 @@ class Validation(StepCallback):
 
     def on_step_end(self, trainer: Trainer, module: LightningModule, step: int) -> None:
         """Validate where it is due."""
-        if step in self.borders or (self.config.every is not None and step % self.config.every == 0):
+        if step in self.borders or (self.every is not None and step % self.every == 0):
             self._validate(trainer, module, step)
 
     def _validate(self, trainer: Trainer, module: LightningModule, step: int) -> None:
         assert isinstance(module, LanguageModel)
         started = time.perf_counter()
-        self.perplexity = {}
+        self.nats, self.step = {}, step
         values: dict[str, float] = {}
         for length in self.windows:
-            measures = per_base(self._nats_per_base(trainer, module, length))
-            self.perplexity[length] = measures["perplexity"]
+            self.nats[length] = self._nats_per_target(trainer, module, length)
+            measures = per_target(self.nats[length], module.objective.unit)
             values |= {f"val/{name}@{length}": value for name, value in measures.items()}
         self.metrics.log(step, values)
         self.step_log.pause(time.perf_counter() - started)
 
     @torch.no_grad()
-    def _nats_per_base(self, trainer: Trainer, module: LanguageModel, length: int) -> float:
+    def _nats_per_target(self, trainer: Trainer, module: LanguageModel, length: int) -> float:
         """Mean negative log-likelihood over all ranks' windows of one length."""
         windows = self.windows[length]
-        mine = evenly(len(windows), self.config.max_bases // length)[
-            trainer.global_rank :: trainer.world_size
-        ]
+        mine = evenly(len(windows), self.most_tokens // length)[trainer.global_rank :: trainer.world_size]
         size = max(1, self.tokens_per_batch // length)
         sums = torch.zeros(2, dtype=torch.float64, device=module.device)
         for first in range(0, len(mine), size):
-            batch = torch.from_numpy(windows.read(mine[first : first + size])).to(module.device)
+            batch = module.objective.batch(windows.read(mine[first : first + size]))
+            batch = module.transfer_batch_to_device(batch, module.device, 0)
             with trainer.precision_plugin.forward_context():
-                chunk_length = module.memory.plan.chunk_length_of(len(batch))
-                found = next_token_sums(module.result, batch, chunk_length=chunk_length)
-            sums += torch.stack([found.nll, found.bases])
+                found = module.objective.sums(module.result, batch, module.memory.plan)
+            sums += torch.stack([found.nll, found.targets])
         if trainer.world_size > 1:
             sums = trainer.strategy.reduce(sums, reduce_op="sum")
-        nll, bases = sums.tolist()
-        if not bases:
+        nll, targets = sums.tolist()
+        if not targets:
             raise ValueError(
-                f"validation windows of {length} bases hold no A, C, G or T; choose another split"
+                f"validation windows of length {length} hold no {module.objective.unit} to predict; choose "
+                "another split"
             )
-        return nll / bases
+        return nll / targets

@@ -1,9 +1,9 @@
 """Clips to be scored: real ones out of a store, as models see them, and generated ones out of a folder.
 
-A folder of generated clips holds wav or flac files of any rate and, optionally, `clips.csv` with a row for each
-of them: `file` (its path below the folder), and any of `label` (what the model was asked for),
-`log_likelihood` (of the clip under the model) and `flagged` (1 where a detector took it for noise). Other
-columns are left alone.
+A folder of generated clips holds wav or flac files of any rate. With a `clips.csv` in it, the clips are those
+of its rows: `file` (path below the folder), and any of `label` (what the model was asked for),
+`log_likelihood` (of the clip under the model) and `flagged` (1 where it has gone wrong). Other columns, and
+files without a row, are left alone.
 """
 
 from __future__ import annotations
@@ -59,24 +59,22 @@ def real_clips(store: WaveformStore, split: str) -> Iterator[NDArray[np.float32]
 
 
 def generated_clips(folder: Path) -> list[GeneratedClip]:
-    """The clips of a folder in natural order of their names.
+    """The clips of a folder: in the order of its table, else in natural order of their names.
 
     Raises:
         FileNotFoundError: if there is no such folder.
         ValueError: if it holds fewer than 2 clips, or its table is damaged or not of these files.
     """
-    files, _ = find_audio(folder)
-    if len(files) < 2:
-        raise ValueError(f"{folder} holds one clip; scores of a set of clips need 2 or more")
     table = folder / TABLE
-    if not table.is_file():
-        return [GeneratedClip(path=folder / file) for file in files]
-    rows = _read_table(table, folder)
-    if missing := [file for file in files if file not in rows]:
-        raise ValueError(f"{table} has no row for {missing[0]}")
-    if gone := [file for file in rows if file not in set(files)]:
-        raise ValueError(f"{table} has a row for {gone[0]}, which is no clip of the folder")
-    return [rows[file] for file in files]
+    if table.is_file():
+        clips = _read_table(table, folder)
+        if gone := next((clip.path for clip in clips if not clip.path.is_file()), None):
+            raise ValueError(f"{table} has a row for {gone}, which is no file")
+    else:
+        clips = [GeneratedClip(path=folder / file) for file in find_audio(folder)[0]]
+    if len(clips) < 2:
+        raise ValueError(f"{folder} holds {len(clips)} clip(s); a set of clips needs 2 or more to be scored")
+    return clips
 
 
 def most_likely(clips: list[GeneratedClip], low: float, high: float) -> list[int]:
@@ -88,7 +86,7 @@ def most_likely(clips: list[GeneratedClip], low: float, high: float) -> list[int
     return sorted(ranked[int(low * len(clips)) : len(clips) - int(high * len(clips))])
 
 
-def _read_table(path: Path, folder: Path) -> dict[str, GeneratedClip]:
+def _read_table(path: Path, folder: Path) -> list[GeneratedClip]:
     rows: dict[str, GeneratedClip] = {}
     try:
         with path.open(newline="", encoding="utf-8-sig") as lines:
@@ -104,7 +102,7 @@ def _read_table(path: Path, folder: Path) -> dict[str, GeneratedClip]:
                 rows[row["file"]] = _clip(row, folder, place)
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no CSV file in UTF-8: {error}") from error
-    return rows
+    return list(rows.values())
 
 
 def _clip(row: dict[str, str], folder: Path, place: str) -> GeneratedClip:

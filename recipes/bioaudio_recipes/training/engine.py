@@ -17,7 +17,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader
 
-from bioaudio_mamba import MambaConfig
+from bioaudio_mamba import MambaConfig, SashimiConfig
 from bioaudio_recipes.training.checkpoints import Checkpoint
 from bioaudio_recipes.training.memory import MemoryPlanner
 from bioaudio_recipes.training.roll_call import RollCall
@@ -114,7 +114,7 @@ class TrainerConfig:
             return self.devices
         return torch.cuda.device_count() if self.on_cuda() else 1
 
-    def planner(self, model: MambaConfig, parameters: int, tokens: int) -> MemoryPlanner:
+    def planner(self, model: MambaConfig | SashimiConfig, parameters: int, tokens: int) -> MemoryPlanner:
         """Chooses how activations are kept, for micro-batches of so many tokens."""
         return MemoryPlanner(
             memory=self.memory,

@@ -20,20 +20,18 @@ import torch
 from lightning.pytorch import Trainer
 from tqdm import tqdm
 
-from bioaudio_mamba import Mamba, MambaConfig
+from bioaudio_mamba import Mamba, MambaConfig, Sashimi, SashimiConfig
+from bioaudio_recipes.training.block_memory import Mode, bytes_per_sample, bytes_per_token
 from bioaudio_recipes.training.free_memory import free_bytes
 
 MEMORY = "bioaudio_memory"
 """Key of the plan in a checkpoint."""
-Mode = Literal["full", "blocks", "chunks"]
 MODES: tuple[Mode, ...] = ("full", "blocks", "chunks")
 SHARE_OF_CPU, SHARE_OF_GPU = 0.6, 0.85
 """Of the free memory, for activations: the rest is for what the estimate leaves out."""
 CHUNK_TOKENS = 2**17
 """Tokens of a chunk, over all rows of a batch, where nothing else says how many: enough to fill a GPU."""
 LEAST_TOKENS = 2**8
-SCAN_STEPS_ON_CPU, SCAN_STEPS_ON_GPU = 32, 256
-"""The scan keeps a float32 state every so many steps (on a GPU up to twice as many)."""
 ADAM_BYTES = 16
 """Of a parameter: its gradient, AdamW's two averages, and the average of the weights."""
 
@@ -57,32 +55,6 @@ class MemoryPlan:
         return self.chunk_length or max(1, self.chunk_tokens // rows)
 
 
-def bytes_per_token(config: MambaConfig, mode: Mode, *, half: bool, on_gpu: bool) -> int:
-    """Most bytes of activations that a training step holds, per token (per token of a chunk for chunks).
-
-    Counted are the tensors that the layers keep, and those that are alive while one of them runs backward.
-
-    Args:
-        config: sizes of the model.
-        mode: what is kept.
-        half: whether products run in half precision.
-        on_gpu: whether that is on a GPU.
-    """
-    size = 2 if half else 4
-    residual, wide, narrow = 4 * config.d_model, size * config.d_inner, size * config.d_model
-    selection = size * (config.rank + 2 * config.d_state)
-    steps = SCAN_STEPS_ON_GPU if on_gpu else SCAN_STEPS_ON_CPU
-    states = 4 * config.d_inner * config.d_state // steps
-    layer = residual + 2 * wide + selection + states + wide  # residual; x and z; dt, B and C; states; y
-    # Made again: the norm, u and dt. Gradients: of the residual, y, u (twice), dt, x and z; the compiled CPU
-    # kernels work on float32 copies of all they read and write.
-    gradients = config.d_inner * (6 * size if on_gpu else 14 * 4) + 2 * residual
-    backward = narrow + 2 * wide + gradients
-    head = residual + narrow + 40  # the last norm; targets, losses and weights
-    kept = config.n_layer * (residual + narrow) + layer if mode == "blocks" else config.n_layer * layer
-    return kept + backward + head
-
-
 @dataclass(frozen=True, kw_only=True)
 class MemoryPlanner:
     """Chooses how a run of one model and one size of micro-batch keeps its activations."""
@@ -91,7 +63,7 @@ class MemoryPlanner:
     """As asked for."""
     chunk_length: int | None
     """As asked for."""
-    model: MambaConfig
+    model: MambaConfig | SashimiConfig
     tokens: int
     """Of the largest micro-batch."""
     half: bool
@@ -143,6 +115,8 @@ class MemoryPlanner:
         return f"--trainer.memory {mode} would fit"
 
     def _per_token(self, mode: Mode, device: torch.device) -> int:
+        if isinstance(self.model, SashimiConfig):
+            return bytes_per_sample(self.model, mode, half=self.half, on_gpu=_on_gpu(device))
         return bytes_per_token(self.model, mode, half=self.half, on_gpu=_on_gpu(device))
 
     def _budget(self, device: torch.device) -> int:
@@ -173,7 +147,7 @@ class TrainingMemory:
         """The one in force."""
         return self._plan or MemoryPlan()
 
-    def settle(self, trainer: Trainer, device: torch.device, backbone: Mamba) -> None:
+    def settle(self, trainer: Trainer, device: torch.device, backbone: Mamba | Sashimi) -> None:
         """Choose unless that is done, on the first rank for all, say so, and set the model up."""
         if self._planner is not None:
             if self._plan is None:

@@ -1,0 +1,1 @@
+"""Sampling from networks over waveforms: clips on disk with their exact likelihoods."""

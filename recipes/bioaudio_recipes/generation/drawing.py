@@ -1,0 +1,89 @@
+"""Drawing the next code from logits, with random numbers that belong to a clip and not to its batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """How a code is drawn from the probabilities of all codes. The defaults draw as the network says.
+
+    Raises:
+        ValueError: a value is out of its range.
+    """
+
+    temperature: float = 1.0
+    """Divides the logits: below 1 the likely becomes likelier; 0 always takes the likeliest code."""
+    top_k: int | None = None
+    """Draw from this many codes only, the likeliest."""
+    top_p: float | None = None
+    """Draw from the likeliest codes only that together have this probability, at least one."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < float("inf"):
+            raise ValueError(f"--temperature must be 0 or more, got {self.temperature}")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"--top-k must be 1 or more, got {self.top_k}")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"--top-p must lie in (0, 1], got {self.top_p}")
+
+    def __call__(
+        self, logits: Float[Tensor, "batch vocab"], uniform: Float[Tensor, " batch"]
+    ) -> tuple[Int64[Tensor, " batch"], Float[Tensor, " batch"]]:
+        """A code for each row, and its log-probability under the network itself, in nats.
+
+        Args:
+            logits: of the codes.
+            uniform: a random number in [0, 1) for each row: the code is where the cumulated probabilities
+                pass it, so that a row depends on nothing but its own logits and number.
+        """
+        log_p = torch.log_softmax(logits.float(), -1)
+        codes = log_p.argmax(-1) if self.temperature == 0 else self._drawn(log_p, uniform)
+        return codes, log_p.gather(-1, codes.unsqueeze(-1)).squeeze(-1)
+
+    def _drawn(
+        self, log_p: Float[Tensor, "batch vocab"], uniform: Float[Tensor, " batch"]
+    ) -> Int64[Tensor, " batch"]:
+        if self.temperature != 1:
+            log_p = torch.log_softmax(log_p / self.temperature, -1)
+        p = log_p.exp()
+        if self.top_k is not None and self.top_k < p.shape[-1]:
+            least = p.topk(self.top_k, -1).values[..., -1:]
+            p = torch.where(p >= least, p, 0.0)
+        if self.top_p is not None:
+            falling = p.sort(-1, descending=True).values
+            before = falling.cumsum(-1) - falling
+            kept = torch.where(before < self.top_p * falling.sum(-1, keepdim=True), falling, torch.inf)
+            p = torch.where(p >= kept.amin(-1, keepdim=True), p, 0.0)
+        total = p.cumsum(-1)
+        # Never a code of probability 0: the first whose cumulated probability lies above the number.
+        return (total <= uniform.unsqueeze(-1) * total[..., -1:]).sum(-1).clamp_max(self._last(p))
+
+    @staticmethod
+    def _last(p: Float[Tensor, "batch vocab"]) -> Int64[Tensor, " batch"]:
+        """The last code of a probability above 0, for numbers that rounding brought to 1."""
+        places = torch.arange(p.shape[-1], device=p.device)
+        return torch.where(p > 0, places, 0).amax(-1)
+
+
+class ClipNumbers:
+    """Random numbers for the samples of clips: those of a clip depend on the seed and its number alone.
+
+    Args:
+        seed: of the run.
+        clips: numbers of the clips side by side.
+    """
+
+    def __init__(self, seed: int, clips: range) -> None:
+        self._generators = [np.random.default_rng([seed, clip]) for clip in clips]
+
+    def next(self, samples: int) -> Float[Tensor, "batch samples"]:
+        """The next numbers of every clip, in [0, 1)."""
+        drawn = [generator.random(samples, np.float32) for generator in self._generators]
+        return torch.from_numpy(np.stack(drawn))

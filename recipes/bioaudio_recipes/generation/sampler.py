@@ -1,0 +1,103 @@
+"""Clips out of a network, block by block of time: any length in constant memory, on a CPU or a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from bioaudio_mamba import WaveformLM, with_fixed_systems
+from bioaudio_recipes.bench.graphed_step import cuda_graph
+from bioaudio_recipes.generation.cycle import Drawn, Place, Recorded, stepwise
+from bioaudio_recipes.generation.drawing import ClipNumbers, Drawing
+
+BLOCK = 4096
+"""Samples of a clip that are in memory at once, about."""
+
+
+class Sampler:
+    """Draws clips from a network.
+
+    Args:
+        model: on the device where it is to run; a copy is taken.
+        drawing: how a code is drawn.
+        zero: the code of silence, heard before the first sample.
+        seed: clip i is drawn by the random numbers of (seed, i). That makes it a function of both, but for
+            the last bits of matrix products, which for some sizes depend on how many clips share a batch.
+    """
+
+    def __init__(self, model: WaveformLM, drawing: Drawing, zero: int, seed: int) -> None:
+        self.model = with_fixed_systems(model).eval()
+        self.drawing = drawing
+        self.zero = zero
+        self.seed = seed
+        self.device = model.lm_head.weight.device
+        config = model.config
+        self.cycle = config.cycle
+        grows = any(block.kind == "attention" for block in config.blocks)
+        self.records = self.device.type == "cuda" and not grows
+        """Whether cycles run as CUDA graphs; the state of attention has no fixed shape."""
+        self._step = stepwise(self.model, drawing)
+        self._recorded: dict[int, Recorded] = {}
+        """By the number of clips side by side."""
+
+    @torch.no_grad()
+    def sample(
+        self,
+        clips: range,
+        samples: int,
+        labels: NDArray[np.int64] | None = None,
+        prompt: NDArray[np.integer] | None = None,
+    ) -> Iterator[Drawn]:
+        """Yield blocks that together are `samples` samples of every clip, on the CPU.
+
+        Args:
+            clips: numbers of the clips, which are drawn side by side.
+            samples: of each clip.
+            labels: class of each clip (clips,), for a model with classes.
+            prompt: codes (length,) that every clip goes on from; they are not given back.
+        """
+        classes = None if labels is None else torch.from_numpy(labels).to(self.device)
+        place = self._start(len(clips), classes, prompt)
+        numbers = ClipNumbers(self.seed, clips)
+        phase = 0 if prompt is None else len(prompt) % self.cycle
+        if alone := min(samples, -phase % self.cycle):
+            place, drawn = self._step(place, numbers.next(alone).to(self.device))
+            yield _to_cpu(drawn)
+        advance = self._in_cycles if self.records else self._step
+        size = max(1, BLOCK // self.cycle) * self.cycle
+        for done in range(alone, samples, size):
+            wanted = min(size, samples - done)
+            uniform = numbers.next(-(-wanted // self.cycle) * self.cycle if self.records else wanted)
+            place, drawn = advance(place, uniform.to(self.device))
+            yield _to_cpu(Drawn(*(part[:, :wanted] for part in drawn)))
+
+    def _start(self, clips: int, labels: Tensor | None, prompt: NDArray[np.integer] | None) -> Place:
+        zero = torch.full((clips,), self.zero, device=self.device)
+        if prompt is None:
+            return Place(zero, self.model.initial_state(clips), labels)
+        codes = torch.from_numpy(prompt.astype(np.int64))
+        heard = torch.cat([zero[:1].cpu(), codes[:-1]]).expand(clips if labels is not None else 1, -1)
+        options: dict[str, Any] = {} if labels is None else {"labels": labels}
+        state: Any = self.model.prefill(heard, **options)[1]
+        if labels is None:
+            state = tree_map(lambda part: part.expand(clips, *part.shape[1:]).contiguous(), state)
+        return Place(torch.full_like(zero, int(codes[-1])), state, labels)
+
+    def _in_cycles(self, place: Place, uniform: Tensor) -> tuple[Place, Drawn]:
+        """Whole cycles, one launch of a CUDA graph each."""
+        recorded = self._recorded.setdefault(len(uniform), Recorded(self._step, cuda_graph))
+        parts = []
+        for numbers in uniform.split(self.cycle, 1):
+            place, drawn = recorded(place, numbers)
+            parts.append(drawn)
+        return place, Drawn(*(torch.cat(part, 1) for part in zip(*parts, strict=True)))
+
+
+def _to_cpu(drawn: Drawn) -> Drawn:
+    return Drawn(*(part.cpu() for part in drawn))
