@@ -43,6 +43,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Pretrain a network over raw waveforms, with or without labels.",
     ),
     "finetune": ("finetune:finetune", "Fine-tune a classifier of species, or of your own classes."),
+    "finetune-audio": (
+        "finetune_audio:finetune_audio",
+        "Fine-tune a classifier of clips of sound by their labels.",
+    ),
     "evaluate": (
         "evaluate:evaluate",
         "Perplexity by context length, beside counting models of the same bases.",

@@ -1,4 +1,4 @@
-"""`bioaudio evaluate-speech`: scores of generated clips beside those of real ones, by a classifier of its own."""
+"""`bioaudio evaluate-speech`: scores of generated clips beside those of real ones."""
 
 from __future__ import annotations
 

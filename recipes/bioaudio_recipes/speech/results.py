@@ -32,8 +32,8 @@ def check_same_classifier(path: Path, sha256: str) -> None:
     """
     if path.is_file() and (other := read_speech(path)["classifier"]["sha256"]) != sha256:
         raise ValueError(
-            f"{path} holds scores of classifier {other[:12]}, these would be of {sha256[:12]}: they cannot be "
-            "compared; give --classifier with the folder of that one, or another --out"
+            f"{path} holds scores of classifier {other[:12]}, these would be of {sha256[:12]}: they cannot "
+            "be compared; give --classifier with the folder of that one, or another --out"
         )
 
 
