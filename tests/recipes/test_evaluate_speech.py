@@ -1,4 +1,4 @@
-"""`bioaudio evaluate-speech`: one classifier a store, known by its hash, and one line for what cannot be scored."""
+"""`bioaudio evaluate-speech`: one classifier a store, known by its hash; bad input is one line."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_clips_that_cannot_be_scored_are_one_line(
     (empty := tmp_path / "empty").mkdir()
     assert "holds no audio file" in line(empty)
     soundfile.write(empty / "one.wav", note("low", 0), RATE)
-    assert "holds 1 clip(s)" in line(empty)
+    assert "holds 1 clip(s); 2 or more are needed" in line(empty)
     soundfile.write(empty / "two.wav", note("low", 1), RATE)
     write_table(empty, [("one.wav", "low", "-1", ""), ("three.wav", "low", "-1", "")])
     assert "three.wav, which is no file" in line(empty)

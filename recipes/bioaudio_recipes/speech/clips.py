@@ -35,13 +35,18 @@ class GeneratedClip:
     """In nats."""
     flagged: bool = False
 
+    @property
+    def sample_rate(self) -> int:
+        """Of the file."""
+        return read_header(self.path).rate
+
     def read(self, sample_rate: int) -> NDArray[np.float32]:
         """Its samples at a rate, mono, float32 (length,).
 
         Raises:
             ValueError: if the file is damaged.
         """
-        blocks = resample(mono_blocks(self.path), read_header(self.path).rate, sample_rate)
+        blocks = resample(mono_blocks(self.path), self.sample_rate, sample_rate)
         return np.concatenate([*blocks])
 
 
@@ -51,19 +56,26 @@ def real_clips(store: WaveformStore, split: str) -> Iterator[NDArray[np.float32]
     Generated clips are made of codes; against real ones of full precision a classifier would hear the
     quantiser's noise, and a score measure it.
     """
-    quantiser = store.index.quantiser
-    for clip in store.of_split(split):
-        about = store.clips[clip]
-        span = (about.low, about.high) if quantiser.scale == "file" else None
-        yield quantiser.decode(quantiser.encode(store.samples(int(clip)), span))
+    return (decoded(store, int(clip)) for clip in store.of_split(split))
 
 
-def generated_clips(folder: Path) -> list[GeneratedClip]:
+def decoded(store: WaveformStore, clip: int) -> NDArray[np.float32]:
+    """One clip through the store's quantiser and back, (length,)."""
+    quantiser, about = store.index.quantiser, store.clips[clip]
+    span = (about.low, about.high) if quantiser.scale == "file" else None
+    return quantiser.decode(quantiser.encode(store.samples(clip), span))
+
+
+def generated_clips(folder: Path, least: int = 2) -> list[GeneratedClip]:
     """The clips of a folder: in the order of its table, else in natural order of their names.
+
+    Args:
+        folder: the files, and perhaps their table.
+        least: how many clips there must be; a set of 2 can be scored.
 
     Raises:
         FileNotFoundError: if there is no such folder.
-        ValueError: if it holds fewer than 2 clips, or its table is damaged or not of these files.
+        ValueError: if it holds fewer clips, or its table is damaged or not of these files.
     """
     table = folder / TABLE
     if table.is_file():
@@ -72,8 +84,8 @@ def generated_clips(folder: Path) -> list[GeneratedClip]:
             raise ValueError(f"{table} has a row for {gone}, which is no file")
     else:
         clips = [GeneratedClip(path=folder / file) for file in find_audio(folder)[0]]
-    if len(clips) < 2:
-        raise ValueError(f"{folder} holds {len(clips)} clip(s); a set of clips needs 2 or more to be scored")
+    if len(clips) < least:
+        raise ValueError(f"{folder} holds {len(clips)} clip(s); {least} or more are needed")
     return clips
 
 

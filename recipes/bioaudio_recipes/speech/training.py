@@ -15,8 +15,8 @@ from bioaudio_recipes.speech.network import SpeechNetwork
 MOST_SHIFT = 0.1
 """Of a clip's frames: how far it is moved at random, to either side, in each pass."""
 SMOOTHING = 0.03
-"""Of the labels. Without it a classifier that is right gets ever surer of it, and mIS, which is unbounded, says
-how long it was trained. With it the real clips of spoken digits score about what the published tables say."""
+"""Of the labels. Without it a classifier that is right gets ever surer of it, and mIS, which has no greatest
+value, says how long it was trained. With it, real spoken digits score about what the published tables say."""
 
 
 @dataclass(frozen=True, kw_only=True)
