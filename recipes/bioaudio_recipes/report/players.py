@@ -55,7 +55,9 @@ def _parts(clip: Clip, heard: NDArray[np.float32]) -> Iterator[Markup]:
     top = clip.sample_rate / 2000
     yield element("img", src=picture, alt=f"Spectrogram of {clip.title}, 0 to {top:g} kHz", class_="spectrum")
     audio = _data("audio/flac", _flac(heard, clip.sample_rate))
-    yield element("audio", controls="controls", preload="none", src=audio, aria_label=f"Play {clip.title}")
+    yield element(
+        "audio", controls="controls", preload="metadata", src=audio, aria_label=f"Play {clip.title}"
+    )
 
 
 def _flac(samples: NDArray[np.float32], sample_rate: int) -> bytes:

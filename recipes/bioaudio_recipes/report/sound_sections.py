@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bioaudio_recipes.report.axis import bases_label, quantity
+from bioaudio_recipes.report.axis import quantity
 from bioaudio_recipes.report.figure import figure
 from bioaudio_recipes.report.line_chart import LineChart, Series
 from bioaudio_recipes.report.markup import Markup, element, joined
@@ -23,9 +23,7 @@ def sound_tiles(sound: SoundResults) -> Iterator[tuple[str, str]]:
     if sound.bits and sound.bits["lengths"]:
         best = max(sound.bits["lengths"], key=lambda entry: entry["length"])
         split = best.get("split", "held-out")
-        note = (
-            f"{split} bits per sample at {bases_label(best['length'])}; order-1 entropy {best['entropy']:.3f}"
-        )
+        note = f"{split} bits per sample at {best['length']:,}; order-1 entropy {best['entropy']:.3f}"
         yield f"{best['bits']:.3f}", note
     for row in sound.speech["rows"] if sound.speech else ():
         if "flagged" in row and "label_accuracy" in row:
@@ -55,6 +53,11 @@ def _bits(result: Mapping[str, Any], identifier: str) -> Markup:
     entries = sorted(result["lengths"], key=lambda entry: entry["length"])
     lengths = [entry["length"] for entry in entries]
     split = entries[0].get("split", "held-out")
+    rows = [[f"{e['length']:,}", *(f"{e[key]:.4f}" for key in BITS), f"{e['samples']:,}"] for e in entries]
+    header = ["window", *BITS.values(), "samples predicted"]
+    numbers = table(f"Bits per sample, {split} split", header, rows)
+    if len(entries) == 1:
+        return numbers
     caption = (
         f"Bits per sample on the {split} split against the length of the window. The counts predict each "
         "code from the one before it, counted on the training split; the order-1 entropy has counted what it "
@@ -63,7 +66,7 @@ def _bits(result: Mapping[str, Any], identifier: str) -> Markup:
     chart = LineChart(
         title="Bits per sample by window length",
         description=caption,
-        x_label="window length (samples; k = 1,024)",
+        x_label="window length (samples)",
         y_label="bits per sample",
         series=[
             Series(name=name, x=lengths, y=[entry[key] for entry in entries], color=color, has_markers=True)
@@ -71,11 +74,9 @@ def _bits(result: Mapping[str, Any], identifier: str) -> Markup:
         ],
         x_log=True,
         x_ticks=lengths if len(lengths) <= 8 else (),
-        x_text=bases_label,
+        x_text=lambda length: f"{length:,.0f}",
     )
-    rows = [[f"{e['length']:,}", *(f"{e[key]:.4f}" for key in BITS), f"{e['samples']:,}"] for e in entries]
-    header = ["window", *BITS.values(), "samples predicted"]
-    return figure(chart, caption, table(f"Bits per sample, {split} split", header, rows), identifier)
+    return figure(chart, caption, numbers, identifier)
 
 
 def _speech(result: Mapping[str, Any]) -> Markup:

@@ -48,7 +48,8 @@ def classifier_training(finetuning: Mapping[int, Metrics], units: str, identifie
         if series:
             caption = (
                 f"Accuracy while fine-tuning at {bases_label(length)} {units}: on the training examples "
-                "since the previous logged step, and on the validation windows, the same every time."
+                "since the previous logged step, and on the validation windows, which are the same every "
+                "time."
             )
             yield _over_steps(
                 series,
@@ -60,10 +61,15 @@ def classifier_training(finetuning: Mapping[int, Metrics], units: str, identifie
             )
 
 
+def _length(metrics: Metrics, length: int) -> str:
+    """A window length as the figures name it; only those of DNA are powers of two."""
+    return bases_label(length) if metrics.unit == "base" else f"{length:,}"
+
+
 def _bands(metrics: Metrics) -> list[Band]:
     """Stages of length warm-up; none where all steps have one length."""
     stages = metrics.stages if len(metrics.stages) > 1 else []
-    return [Band(name=bases_label(stage.length), start=stage.start, end=stage.end) for stage in stages]
+    return [Band(name=_length(metrics, stage.length), start=stage.start, end=stage.end) for stage in stages]
 
 
 def _loss(metrics: Metrics, bands: Sequence[Band], staged: str, identifier: str) -> Iterator[Markup]:
@@ -92,7 +98,7 @@ def _validation(metrics: Metrics, bands: Sequence[Band], identifier: str) -> Ite
     # Before the first step the value is that of fresh weights, which would flatten all that follows.
     trained = {n: _after_start(curve) for n, curve in curves.items()}
     series = [
-        _series(f"windows of {bases_label(n)}", curve, color, has_markers=len(curve.steps) < 8)
+        _series(f"windows of {_length(metrics, n)}", curve, color, has_markers=len(curve.steps) < 8)
         for color, (n, curve) in enumerate(trained.items())
     ]
     caption = (
@@ -103,7 +109,7 @@ def _validation(metrics: Metrics, bands: Sequence[Band], identifier: str) -> Ite
         caption += " The value before the first step is left out here; the table has it."
     yield _over_steps(
         series, f"validation {name}", caption, bands, identifier,
-        tabled=[_series(f"windows of {bases_label(n)}", curve) for n, curve in curves.items()],
+        tabled=[_series(f"windows of {_length(metrics, n)}", curve) for n, curve in curves.items()],
     )  # fmt: skip
 
 
