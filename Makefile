@@ -4,11 +4,15 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PACKAGES := bioaudio_mamba kernels recipes data_prep tests
 DEMO_RUN ?= demo-run
+DEMO_AUDIO_RUN ?= demo-audio-run
 
-.PHONY: demo test check format clean
+.PHONY: demo demo-audio test check format clean
 
 demo: $(VENV)/.installed-demo  ## the main job on real DNA, on the CPU, in a few minutes; ends with a report
 	$(BIN)/bioaudio demo --out $(DEMO_RUN)
+
+demo-audio: $(VENV)/.installed-demo  ## synthetic speech: train on it, generate more, on the CPU, in a few minutes
+	$(BIN)/bioaudio demo-audio --out $(DEMO_AUDIO_RUN)
 
 test: check  ## style, types, import contracts, and every claim
 	$(BIN)/python -m pytest -n 2 --dist worksteal
@@ -23,8 +27,8 @@ format: $(VENV)/.installed-dev  ## rewrite files in the house style
 	$(BIN)/ruff check --fix $(PACKAGES)
 	$(BIN)/ruff format $(PACKAGES)
 
-clean:  ## remove the environment and the demo's run
-	rm -rf $(VENV) $(DEMO_RUN)
+clean:  ## remove the environment and the demos' runs
+	rm -rf $(VENV) $(DEMO_RUN) $(DEMO_AUDIO_RUN)
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "bioaudio-mamba needs Python 3.11 or newer: make PYTHON=python3.12")'

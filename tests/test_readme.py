@@ -33,6 +33,11 @@ CUT_DOWN = {
         *("--trainer.tokens_per_microbatch=4096", "--trainer.precision=32-true", "--trainer.num_workers=0"),
         *("--data.guard=2000", "--validation.lengths=[1024]", "--validation.max_bases=4096"),
     ],
+    "pretrain-audio": [
+        *("--schedule.stages", "[{length: 500, steps: 2}]", "--schedule.tokens_per_step=1000"),
+        *("--trainer.tokens_per_microbatch=1000", "--validation.max_samples=2000"),
+    ],
+    "generate": ["--num=2", "--seconds=0.002"],
     "finetune": ["--schedule.epochs=2", "--schedule.steps_per_epoch=1", "--evaluation.windows=2"],
     "evaluate": ["--lengths=[256, 1024]", "--precision=32-true"],
     "score": ["--tokens-per-batch=4096"],
@@ -101,5 +106,5 @@ def test_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = [line.split()[1] for language, block in BLOCKS if language == "bash"
                for line in block.splitlines() if line.startswith("make ")]  # fmt: skip
-    assert targets == ["demo", "test"]
+    assert targets == ["demo", "demo-audio", "test"]
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)

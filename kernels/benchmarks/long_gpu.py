@@ -40,7 +40,7 @@ class Trainee:
         rescale_and_clip(self.model.parameters(), 1 / sums.weight, 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return (sums.nll / sums.bases).item()
+        return (sums.nll / sums.targets).item()
 
     def measure(self, packed: Tensor, chunk_length: int | None, steps: int) -> dict[str, Any]:
         """Seconds of a step (the best of several), peak memory, and the loss of each."""

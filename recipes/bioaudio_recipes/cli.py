@@ -22,6 +22,10 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("demo:demo", "Run the whole story on the real DNA that ships with the package."),
+    "demo-audio": (
+        "demo_audio:demo_audio",
+        "Train on synthetic speech that the package makes, and generate more of it.",
+    ),
     "doctor": ("doctor:doctor", "Say what this machine offers, and why a backend is missing."),
     "download": (
         "download:download",

@@ -16,3 +16,10 @@ def test_demo_ends_with_a_report_of_everything(tmp_path: Path, capsys: pytest.Ca
     assert "order-16" in report
     assert "orangutan" in report
     assert "[8/8] bioaudio report" in capsys.readouterr().err
+
+
+def test_audio_demo_ends_with_clips_and_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = cli.run("demo-audio", ["--out", str(tmp_path / "run"), "--quick"])
+    assert str(tmp_path / "run" / "report.html") in str(result)
+    assert len(list((tmp_path / "run" / "generated").glob("*.wav"))) == 10
+    assert "[4/4] bioaudio report" in capsys.readouterr().err

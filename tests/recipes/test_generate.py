@@ -16,6 +16,7 @@ import torch
 from audio_runs import RATE, TINY, make_run
 from bioaudio_data.audio import Quantiser
 from bioaudio_recipes import cli
+from bioaudio_recipes.generation.compiled_network import CompiledNetwork
 from bioaudio_recipes.generation.cycle import Drawn, Place, Recorded, stepwise
 from bioaudio_recipes.generation.drawing import ClipNumbers, Drawing
 from bioaudio_recipes.generation.noise import NoiseDetector
@@ -52,6 +53,26 @@ def test_log_likelihoods_are_those_of_the_whole_pass(block: BlockConfig) -> None
     assert_close(
         log_p, exact.gather(-1, codes.unsqueeze(-1)).squeeze(-1).detach(), OUTPUT_RTOL[torch.float32]
     )
+
+
+@pytest.mark.parametrize("phase", [0, 5])
+def test_the_compiled_network_steps_as_the_model(phase: int) -> None:
+    """Two blocks a stage, classes, several sequences, from any phase of the pools through whole cycles."""
+    model = network(BlockConfig(dt_rank=3), d_model=24, n_layer=2, pooling=(2, 3), n_classes=3)
+    model.requires_grad_(False)
+    labels, rng = torch.tensor([0, 2, 1]), torch.Generator().manual_seed(1)
+    tokens = torch.randint(256, (phase + 13, 3), generator=rng)
+    state = model.initial_state(3)
+    for token in tokens[:phase]:
+        _, state = model.step(token, state, labels=labels)
+    compiled = CompiledNetwork(model)
+    here = compiled.state(state)
+    for token in tokens[phase:]:
+        before, earlier = here, np.copy(here.down.ssm)
+        expected, state = model.step(token, state, labels=labels)
+        logits, here = compiled.step(token, here, labels=labels)
+        assert_close(logits, expected, OUTPUT_RTOL[torch.float32])
+        assert np.array_equal(before.down.ssm, earlier), "a state is a value"
 
 
 def test_clips_do_not_depend_on_their_batch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +145,7 @@ def test_draws_are_from_the_cut_distribution(
 
 def test_the_largest_number_draws_a_possible_code() -> None:
     logits = torch.tensor([[0.0, 1.0, -torch.inf]])
-    codes, _ = Drawing(top_k=2)(logits, torch.tensor([1.0]))
+    codes, _ = Drawing()(logits, torch.tensor([1.0]))
     assert codes.tolist() == [1]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bioaudio_data.samples import great_apes_chr22
@@ -32,11 +32,15 @@ def demo(*, out: Path = Path("demo-run"), quick: bool = False) -> str:
         out: run folder to write.
         quick: take a few steps of everything, to see that an installation works.
     """
-    start = time.monotonic()
     folder = RunFolder(out)
-    steps = list(_steps(folder))
+    return run_story(folder, list(_steps(folder)), QUICK if quick else {})
+
+
+def run_story(folder: RunFolder, steps: Sequence[list[str]], added: Mapping[str, list[str]]) -> str:
+    """Run commands one after another, each shown as it starts; `added` are more arguments of some."""
+    start = time.monotonic()
     for number, (command, *arguments) in enumerate(steps, start=1):
-        arguments += QUICK.get(command, []) if quick else []
+        arguments += added.get(command, [])
         tqdm.write(f"\n[{number}/{len(steps)}] bioaudio {command} {' '.join(arguments)}", file=sys.stderr)
         result = cli.run(command, arguments)
         if result:

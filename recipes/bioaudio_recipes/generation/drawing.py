@@ -9,6 +9,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+LARGEST = 1 - 2**-22
+"""Of the random numbers: times any sum in float32, it stays below that sum."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
@@ -62,14 +65,9 @@ class Drawing:
             kept = torch.where(before < self.top_p * falling.sum(-1, keepdim=True), falling, torch.inf)
             p = torch.where(p >= kept.amin(-1, keepdim=True), p, 0.0)
         total = p.cumsum(-1)
-        # Never a code of probability 0: the first whose cumulated probability lies above the number.
-        return (total <= uniform.unsqueeze(-1) * total[..., -1:]).sum(-1).clamp_max(self._last(p))
-
-    @staticmethod
-    def _last(p: Float[Tensor, "batch vocab"]) -> Int64[Tensor, " batch"]:
-        """The last code of a probability above 0, for numbers that rounding brought to 1."""
-        places = torch.arange(p.shape[-1], device=p.device)
-        return torch.where(p > 0, places, 0).amax(-1)
+        # The first code whose cumulated probability lies above the number, so never one of probability 0.
+        passed = total <= uniform.clamp_max(LARGEST).unsqueeze(-1) * total[..., -1:]
+        return passed.sum(-1)
 
 
 class ClipNumbers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch.utils._pytree import tree_map
 
 from bioaudio_mamba import WaveformLM, with_fixed_systems
 from bioaudio_recipes.bench.graphed_step import cuda_graph
+from bioaudio_recipes.generation.compiled_network import CompiledNetwork, can_compile
 from bioaudio_recipes.generation.cycle import Drawn, Place, Recorded, stepwise
 from bioaudio_recipes.generation.drawing import ClipNumbers, Drawing
 
@@ -42,9 +44,12 @@ class Sampler:
         grows = any(block.kind == "attention" for block in config.blocks)
         self.records = self.device.type == "cuda" and not grows
         """Whether cycles run as CUDA graphs; the state of attention has no fixed shape."""
-        self._step = stepwise(self.model, drawing)
         self._recorded: dict[int, Recorded] = {}
         """By the number of clips side by side."""
+
+    @cached_property
+    def _compiled(self) -> CompiledNetwork:
+        return CompiledNetwork(self.model)
 
     @torch.no_grad()
     def sample(
@@ -65,11 +70,16 @@ class Sampler:
         classes = None if labels is None else torch.from_numpy(labels).to(self.device)
         place = self._start(len(clips), classes, prompt)
         numbers = ClipNumbers(self.seed, clips)
+        network: Any = self.model
+        if can_compile(self.model, len(clips)):
+            network = self._compiled
+            place = place._replace(state=network.state(place.state))
+        step = stepwise(network, self.drawing)
         phase = 0 if prompt is None else len(prompt) % self.cycle
         if alone := min(samples, -phase % self.cycle):
-            place, drawn = self._step(place, numbers.next(alone).to(self.device))
+            place, drawn = step(place, numbers.next(alone).to(self.device))
             yield _to_cpu(drawn)
-        advance = self._in_cycles if self.records else self._step
+        advance = self._in_cycles if self.records else step
         size = max(1, BLOCK // self.cycle) * self.cycle
         for done in range(alone, samples, size):
             wanted = min(size, samples - done)
@@ -91,7 +101,9 @@ class Sampler:
 
     def _in_cycles(self, place: Place, uniform: Tensor) -> tuple[Place, Drawn]:
         """Whole cycles, one launch of a CUDA graph each."""
-        recorded = self._recorded.setdefault(len(uniform), Recorded(self._step, cuda_graph))
+        if len(uniform) not in self._recorded:
+            self._recorded[len(uniform)] = Recorded(stepwise(self.model, self.drawing), cuda_graph)
+        recorded = self._recorded[len(uniform)]
         parts = []
         for numbers in uniform.split(self.cycle, 1):
             place, drawn = recorded(place, numbers)
