@@ -51,13 +51,14 @@ def read_sound(root: Path) -> SoundResults:
         bits=_read_bits(bits) if bits.is_file() else None,
         speech=read_speech(speech) if speech.is_file() else None,
         speed=_read_speed(speeds[0]) if speeds else None,
-        generated=[_generated(clip) for clip in chosen],
+        generated=[_generated(clip, names_folder=len(folders) > 1) for clip in chosen],
         real=_real(run.config, [clip.label for clip in chosen]) if chosen else [],
     )
 
 
-def _generated(clip: GeneratedClip) -> Clip:
-    notes = [f"{clip.log_likelihood:,.0f} nats"] if clip.log_likelihood is not None else []
+def _generated(clip: GeneratedClip, *, names_folder: bool) -> Clip:
+    notes = [clip.path.parent.name] if names_folder else []
+    notes += [f"{clip.log_likelihood:,.0f} nats"] if clip.log_likelihood is not None else []
     notes += ["flagged as gone wrong"] if clip.flagged else []
     rate = clip.sample_rate
     return Clip(clip.label or clip.path.stem, ", ".join(notes), clip.read(rate), rate)
