@@ -56,6 +56,10 @@ def settings(store: WaveformStore, tmp_path: Path) -> dict[str, Any]:
     }
 
 
+def changed(settings: dict[str, Any], **change: Any) -> dict[str, Any]:
+    return settings | change
+
+
 def pretrained(folder: Path, **about: Any) -> WaveformLM:
     """A model that hears the store's codes, unless told otherwise."""
     config = replace(MODEL, n_classes=len(about.get("labels", [])))
@@ -66,7 +70,7 @@ def pretrained(folder: Path, **about: Any) -> WaveformLM:
 
 
 def test_planted_tones_are_told_apart(settings: dict[str, Any], store: WaveformStore) -> None:
-    finetune_audio(**settings | {"schedule": FinetuneSchedule(epochs=8, batch_size=12)})
+    finetune_audio(**changed(settings, schedule=FinetuneSchedule(epochs=8, batch_size=12)))
     content = json.loads((settings["out"] / "evaluation" / "classification.json").read_text())
     assert content["classes"] == ["high", "low", "middle"]
     assert content["unit"] == "samples"
@@ -89,7 +93,7 @@ def test_every_way_of_keeping_activations_trains_alike(settings: dict[str, Any],
     losses = []
     for name, way in (("full", "full"), ("other", memory)):
         trainer = replace(settings["trainer"], memory=way, chunk_length=25 if way == "chunks" else None)
-        finetune_audio(**settings | {"out": settings["out"] / name, "trainer": trainer})
+        finetune_audio(**changed(settings, out=settings["out"] / name, trainer=trainer))
         path = settings["out"] / name / "evaluation" / "classification.json"
         losses.append(json.loads(path.read_text())["lengths"][0]["loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
@@ -97,9 +101,7 @@ def test_every_way_of_keeping_activations_trains_alike(settings: dict[str, Any],
 
 def test_training_starts_from_the_pretrained_weights(settings: dict[str, Any], tmp_path: Path) -> None:
     model = pretrained(tmp_path / "pretrained")
-    finetune_audio(
-        **settings | {"model": None, "init_from": tmp_path / "pretrained", "freeze_backbone": True}
-    )
+    finetune_audio(**changed(settings, model=None, init_from=tmp_path / "pretrained", freeze_backbone=True))
     (folder,) = (settings["out"] / "finetune").iterdir()
     after, extra = load_pretrained_waveform(folder / "model")
     assert extra["classifier"] == {"classes": ["high", "low", "middle"], "pooling": "mean"}
@@ -120,7 +122,7 @@ def test_models_of_other_codes_are_refused(
 ) -> None:
     pretrained(tmp_path / "other", **about)
     with pytest.raises(ValueError, match=re.escape(message)):
-        finetune_audio(**settings | {"model": None, "init_from": tmp_path / "other"})
+        finetune_audio(**changed(settings, model=None, init_from=tmp_path / "other"))
     assert not settings["out"].exists()
 
 
@@ -134,7 +136,7 @@ def test_models_of_other_codes_are_refused(
 )
 def test_bad_settings_are_refused(settings: dict[str, Any], change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
-        finetune_audio(**settings | change)
+        finetune_audio(**changed(settings, **change))
     assert not settings["out"].exists()
 
 
@@ -170,3 +172,13 @@ def test_examples_are_whole_clips_and_depend_on_their_number_alone(store: Wavefo
     assert [len(codes) for codes, _ in drawn] != [len(draw(1, i)[0]) for i in range(count)]
     short = task.training(40, seed=3)
     assert all(len(short(0, i)[0]) <= 40 for i in range(10))
+
+
+@pytest.mark.parametrize(
+    "name", sorted(path.stem for path in (cli.RECIPES / "finetune-audio").glob("*.yaml"))
+)
+def test_every_yaml_parses(name: str) -> None:
+    parser = cli.parser_for("finetune-audio")
+    arguments = ["--config", f"finetune-audio/{name}", "--data.store=x", "--out=x"]
+    values = parser.instantiate(parser.parse_args(cli.with_recipe_paths(arguments)))
+    assert values.model.pooling == (4, 4)

@@ -101,7 +101,7 @@ def test_page_says_what_was_measured(root: Path) -> None:
         "87.5%",
         "0123456789ab",
         "IS as published",
-        "3.250 (3.000 to 3.500)",
+        "3.000 to 3.500",
         "samples per second in training",
         "windows of 2,000",
     ):

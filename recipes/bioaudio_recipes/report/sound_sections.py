@@ -81,13 +81,13 @@ def _bits(result: Mapping[str, Any], identifier: str) -> Markup:
 
 def _speech(result: Mapping[str, Any]) -> Markup:
     keys = [key for key in COLUMNS if any(key in row for row in result["rows"])]
-    rows = [[row["name"], *(cell(row, key) for key in keys)] for row in result["rows"]]
+    rows = [[row["name"], *(_two_lines(cell(row, key)) for key in keys)] for row in result["rows"]]
     classifier = result["classifier"]
     accuracy = ", ".join(f"{split} {share:.1%}" for split, share in classifier.get("accuracy", {}).items())
     note = (
         f"By classifier {classifier['sha256'][:12]} (accuracy: {accuracy}); scores of other classifiers "
         "cannot be compared with these. Rows train and test are real clips: what a perfect model reaches. "
-        "In brackets: 95 % intervals. FID and AM are better the lower, the others the higher."
+        "Below each: its 95 % interval. FID and AM are better the lower, the others the higher."
     )
     scores = table(
         f"Scores by classifier {classifier['sha256'][:12]}",
@@ -95,3 +95,11 @@ def _speech(result: Mapping[str, Any]) -> Markup:
         rows,
     )
     return element("div", scores, element("p", note, class_="muted note"))
+
+
+def _two_lines(text: str) -> str:
+    """A score with its interval below, so that all columns fit side by side."""
+    value, bracket, interval = text.partition(" (")
+    if not bracket:
+        return text
+    return joined([value, element("br"), element("span", interval.removesuffix(")"), class_="interval")])
