@@ -39,7 +39,7 @@ def sound_sections(sound: SoundResults, identifier: str) -> Iterator[tuple[str, 
     if sound.generated:
         generated = players("Generated", sound.generated, "The first clips of the folder, not a selection.")
         real = players(
-            "Real", sound.real, "Held-out recordings, through the same quantiser as the network hears them."
+            "Real", sound.real, "Held-out recordings, through the quantiser of their store and back."
         )
         yield "Listen", joined([generated, real])
     if sound.bits and sound.bits["lengths"]:
