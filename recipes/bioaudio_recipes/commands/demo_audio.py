@@ -49,5 +49,5 @@ def _steps(folder: RunFolder, takes: int) -> Iterator[list[str]]:
         *("pretrain-audio", "--config", "pretrain-audio/demo"),
         *("--data.store", str(store), "--out", str(folder.root)),
     ]
-    yield ["generate", str(folder.root), "--num=10", "--batch=10", "--seconds=0.5"]
+    yield ["generate", str(folder.root), "--num=10", "--batch=10", "--seconds=0.45", "--temperature=0.9"]
     yield ["report", str(folder.root)]

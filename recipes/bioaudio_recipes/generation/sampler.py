@@ -71,7 +71,7 @@ class Sampler:
         place = self._start(len(clips), classes, prompt)
         numbers = ClipNumbers(self.seed, clips)
         network: Any = self.model
-        if can_compile(self.model, len(clips)):
+        if not self.records and can_compile(self.model, len(clips)):
             network = self._compiled
             place = place._replace(state=network.state(place.state))
         step = stepwise(network, self.drawing)
