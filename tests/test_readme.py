@@ -39,6 +39,11 @@ CUT_DOWN = {
         *("--trainer.tokens_per_microbatch=1000", "--validation.max_samples=2000"),
     ],
     "generate": ["--num=2", "--seconds=0.002"],
+    "evaluate-speech": ["--training.epochs=1", "--resamples=2"],
+    "finetune-audio": [
+        *("--length=500", "--model.d_model=8", "--model.n_layer=1", "--schedule.epochs=1"),
+        *("--schedule.steps_per_epoch=1", "--schedule.batch_size=2", "--trainer.num_workers=0"),
+    ],
     "finetune": ["--schedule.epochs=2", "--schedule.steps_per_epoch=1", "--evaluation.windows=2"],
     "evaluate": ["--lengths=[256, 1024]", "--precision=32-true"],
     "score": ["--tokens-per-batch=4096"],

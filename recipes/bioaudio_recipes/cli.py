@@ -47,6 +47,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Pretrain a network over raw waveforms, with or without labels.",
     ),
     "finetune": ("finetune:finetune", "Fine-tune a classifier of species, or of your own classes."),
+    "finetune-audio": (
+        "finetune_audio:finetune_audio",
+        "Fine-tune a classifier of clips of sound by their labels.",
+    ),
     "evaluate": (
         "evaluate:evaluate",
         "Perplexity by context length, beside counting models of the same bases.",
@@ -54,6 +58,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "generate": (
         "generate:generate",
         "Generate clips of sound of any length, with their exact likelihoods.",
+    ),
+    "evaluate-speech": (
+        "evaluate_speech:evaluate_speech",
+        "Score generated speech by a classifier of the store's labels: FID, IS, mIS, AM, label accuracy.",
     ),
     "score": ("score:score", "Log-likelihood of every base of a genome of any length, as bedGraph."),
     "report": ("report:report", "Write one self-contained HTML page about a run."),

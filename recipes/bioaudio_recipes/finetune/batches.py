@@ -19,7 +19,7 @@ class Batch(NamedTuple):
     """Some examples."""
 
     tokens: Tensor
-    """Token ids, uint8 (batch, length), PAD behind the end of the shorter ones."""
+    """Token ids or codes (batch, length); behind the end of the shorter ones stands what counts nothing."""
     lengths: Tensor | None
     """Tokens that count, int64 (batch,); None where no example is padded."""
     labels: Tensor
@@ -36,7 +36,7 @@ class Batch(NamedTuple):
 def collate(examples: Sequence[Example]) -> Batch:
     """A batch as wide as its longest example."""
     lengths = np.array([len(tokens) for tokens, _ in examples])
-    padded = np.full((len(examples), lengths.max()), DNA.PAD, np.uint8)
+    padded = np.full((len(examples), lengths.max()), DNA.PAD, examples[0][0].dtype)
     for row, (tokens, _) in zip(padded, examples, strict=True):
         row[: len(tokens)] = tokens
     some_shorter = bool((lengths < padded.shape[1]).any())

@@ -30,6 +30,7 @@ class GenomeTask:
     """Probability that a training window is read from the opposite strand."""
     examples_per_epoch: None = None
     """Windows are drawn; there is no pass over all of them."""
+    unit: str = "bases"
 
     @property
     def classes(self) -> tuple[str, ...]:

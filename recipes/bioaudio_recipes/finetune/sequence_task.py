@@ -23,6 +23,7 @@ class SequenceTask:
     """Sequences, labels and splits."""
     reverse_complement: float = 0.0
     """Probability that a training sequence is read from the opposite strand."""
+    unit: str = "bases"
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -57,7 +58,7 @@ class SequenceTask:
 
     def _draw(self, rows: np.ndarray, seed: int, epoch: int, index: int) -> Example:
         again, place = divmod(index, len(rows))
-        tokens, label = self._read(int(rows[_permutation(len(rows), seed, epoch, again)[place]]))
+        tokens, label = self._read(int(rows[permutation(len(rows), seed, epoch, again)[place]]))
         opposite, _ = Augmentation(reverse_complement=self.reverse_complement).draw(seed, epoch, index)
         return DNA.reverse_complement(tokens) if opposite else tokens, label
 
@@ -73,6 +74,6 @@ class SequenceTask:
 
 
 @lru_cache(maxsize=2)
-def _permutation(size: int, seed: int, epoch: int, again: int) -> np.ndarray:
+def permutation(size: int, seed: int, epoch: int, again: int) -> np.ndarray:
     """The order of pass `again` of an epoch over `size` rows, int64 (size,)."""
     return np.random.default_rng([seed, epoch, again]).permutation(size)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 Example = tuple[np.ndarray, int]
-"""Token ids, uint8 (length,), and the place of their class in the task's `classes`."""
+"""Token ids or codes, (length,), and the place of their class in the task's `classes`."""
 Draw = Callable[[int, int], Example]
 """(epoch, index) to a training example: a pure function."""
 
@@ -28,6 +28,11 @@ class HeldOut:
 
 class Task(Protocol):
     """Classes, an endless supply of training examples, and held-out ones."""
+
+    @property
+    def unit(self) -> str:
+        """What examples are made of, as results say it: bases, samples."""
+        ...
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -52,12 +52,20 @@ def load_waveform_model(folder: Path, device: torch.device | str = "cpu") -> tup
         ValueError: if it is damaged, or does not say what its codes mean.
     """
     model, extra = load_pretrained_waveform(folder, device)
+    return model, sound_of(folder, extra)
+
+
+def sound_of(folder: Path, extra: dict[str, Any]) -> Sound:
+    """What the checkpoint in `folder` says of its codes in what was saved beside the weights.
+
+    Raises:
+        ValueError: if that is nothing.
+    """
     about: Any = extra.get(ABOUT)
     try:
-        sound = Sound(Quantiser(**about["quantiser"]), int(about["sample_rate"]), tuple(about["labels"]))
+        return Sound(Quantiser(**about["quantiser"]), int(about["sample_rate"]), tuple(about["labels"]))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"checkpoint {folder} does not say what its codes mean ({error})") from error
-    return model, sound
 
 
 def starting_waveform_model(

@@ -17,7 +17,7 @@ def classification_figures(result: Mapping[str, Any], identifier: str) -> Iterat
     """Accuracy against length where there are several lengths, then a confusion matrix for each."""
     entries = result["lengths"]
     if len(entries) > 1:
-        yield _accuracy(entries, result["chance"], f"{identifier}-accuracy")
+        yield _accuracy(entries, result["chance"], _units(result), f"{identifier}-accuracy")
     for entry in entries:
         yield _confusion(result, entry, f"{identifier}-confusion-{entry['length']}")
 
@@ -36,7 +36,12 @@ def interval(entry: Mapping[str, Any]) -> tuple[float, float]:
     return entry["accuracy"], entry["accuracy"]
 
 
-def _accuracy(entries: list[Mapping[str, Any]], chance: float, identifier: str) -> Markup:
+def _units(result: Mapping[str, Any]) -> str:
+    """What windows are made of."""
+    return str(result.get("unit", "bases"))
+
+
+def _accuracy(entries: list[Mapping[str, Any]], chance: float, units: str, identifier: str) -> Markup:
     intervals = [interval(entry) for entry in entries]
     has_intervals = any(low < high for low, high in intervals)
     series = Series(
@@ -49,11 +54,11 @@ def _accuracy(entries: list[Mapping[str, Any]], chance: float, identifier: str) 
     )
     caption = "Accuracy on held-out windows against their length."
     if has_intervals:
-        caption += " Bars are 95 % Wilson intervals that count windows sharing no base."
+        caption += f" Bars are 95 % Wilson intervals that count windows sharing no {units[:-1]}."
     chart = LineChart(
         title="Accuracy by window length",
         description=caption,
-        x_label="window length (bases; k = 1,024)",
+        x_label=f"window length ({units}; k = 1,024)",
         y_label="accuracy (%)",
         series=[series],
         rules=[Rule(label=f"chance {chance:.0%}", y=100 * chance)],
@@ -72,8 +77,8 @@ def _confusion(result: Mapping[str, Any], entry: Mapping[str, Any], identifier: 
     length = bases_label(entry["length"])
     chart = confusion_chart(classes, counts, f"Confusion matrix, windows of {length}", identifier)
     caption = (
-        f"Windows of {length} bases: true class by row, predicted class by column; a cell has its share of "
-        f"the row, and the count. Accuracy {accuracy_text(entry)}, chance {result['chance']:.1%}, "
+        f"Windows of {length} {_units(result)}: true class by row, predicted class by column; a cell has its "
+        f"share of the row, and the count. Accuracy {accuracy_text(entry)}, chance {result['chance']:.1%}, "
         f"{entry['windows']:,} held-out windows."
     )
     rows = [

@@ -10,6 +10,7 @@ from bioaudio_recipes.report.classification_figures import interval
 from bioaudio_recipes.report.markup import Markup, element
 from bioaudio_recipes.report.perplexity_figures import best_baseline
 from bioaudio_recipes.report.run_results import RunResults
+from bioaudio_recipes.report.sound_sections import sound_tiles
 from bioaudio_recipes.report.table import folded, pairs
 
 
@@ -45,6 +46,8 @@ def _evaluations(run: RunResults) -> Iterator[tuple[str, Mapping[str, Any]]]:
         yield "Evaluation", result
     if run.classification is not None:
         yield "Classifier", run.classification
+    if run.sound.speech is not None:
+        yield "Speech scores", run.sound.speech
 
 
 def _tiles(run: RunResults) -> Iterator[Markup]:
@@ -55,22 +58,27 @@ def _tiles(run: RunResults) -> Iterator[Markup]:
             if baseline := best_baseline(result):
                 note += f"; best counting model {baseline['perplexity']:.3f}"
             yield _tile(f"{longest['perplexity']:.3f}", note)
+    for value, note in sound_tiles(run.sound):
+        yield _tile(value, note)
     if run.classification is not None and run.classification["lengths"]:
         best = max(run.classification["lengths"], key=lambda entry: entry["length"])
+        units = run.classification.get("unit", "bases")
         low, high = interval(best)
         around = f" (95 %: {low:.0%} to {high:.0%})" if low < high else ""
         chance = f"chance {run.classification['chance']:.0%}"
         yield _tile(
-            f"{best['accuracy']:.1%}", f"accuracy at {bases_label(best['length'])} bases{around}; {chance}"
+            f"{best['accuracy']:.1%}", f"accuracy at {bases_label(best['length'])} {units}{around}; {chance}"
         )
     parameters = [_parameters(result) for _, result in _evaluations(run)]
     if known := [count for count in parameters if count]:
         yield _tile(quantity(known[0]), "parameters")
     if tokens := run.metrics["train/tokens"]:
-        yield _tile(quantity(tokens.values[-1]), f"bases read in {tokens.steps[-1]:,.0f} optimizer steps")
+        yield _tile(
+            quantity(tokens.values[-1]), f"{run.units} read in {tokens.steps[-1]:,.0f} optimizer steps"
+        )
     if speed := run.metrics["train/tokens_per_second"]:
         middle = sorted(speed.values)[len(speed.values) // 2]
-        yield _tile(quantity(middle), "bases per second in training (median)")
+        yield _tile(quantity(middle), f"{run.units} per second in training (median)")
     if memory := run.metrics["train/peak_memory_gb"]:
         yield _tile(f"{max(memory.values):.3g} GB", "peak memory in training")
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bioaudio_recipes.report.sound_results import SoundResults, read_sound
 from bioaudio_recipes.run_folder import RunFolder
 
 
@@ -54,6 +55,11 @@ class Metrics:
         return dict(sorted(found.items()))
 
     @property
+    def unit(self) -> str:
+        """What was predicted, one by one: base or sample."""
+        return "sample" if any("bits_per_sample" in name for name in self.columns) else "base"
+
+    @property
     def stages(self) -> list[Stage]:
         """Stages of length warm-up, from the column train/length."""
         stages: list[Stage] = []
@@ -83,6 +89,15 @@ class RunResults:
     """The content of evaluation/classification.json."""
     finetuning: Mapping[int, Metrics]
     """metrics.csv of each fine-tuning below the run, by its window length."""
+    sound: SoundResults
+    """Of a run over waveforms."""
+
+    @property
+    def units(self) -> str:
+        """What the run reads: bases or samples."""
+        if self.classification is not None and not self.metrics.columns:
+            return str(self.classification.get("unit", "bases"))
+        return f"{self.metrics.unit}s"
 
 
 def read_run(root: Path) -> RunResults:
@@ -106,6 +121,7 @@ def read_run(root: Path) -> RunResults:
         metrics=read_metrics(folder.metrics),
         perplexity=[_read_perplexity(path) for path in sorted(folder.evaluation.glob("perplexity*.json"))],
         classification=_read_classification(classification) if classification.is_file() else None,
+        sound=read_sound(root),
         finetuning={n: read_metrics(RunFolder(lengths[n]).metrics) for n in sorted(lengths)},
     )
 

@@ -17,7 +17,7 @@ STARTUP_PART = 0.05
 
 MEASURED = {
     "lr": ("learning rate", "Learning rate at each logged step, scheduled over all stages together."),
-    "tokens_per_second": ("bases per second", "Throughput between logged steps, validation excluded."),
+    "tokens_per_second": ("{unit}s per second", "Throughput between logged steps, validation excluded."),
     "peak_memory_gb": ("GB", "Peak memory so far: of the GPU where there is one, else of the process."),
     "grad_norm": ("gradient norm", "Norm of the gradient before clipping."),
 }
@@ -27,7 +27,7 @@ def training_figures(metrics: Metrics, identifier: str) -> Iterator[Markup]:
     """One figure for each quantity that was logged."""
     bands = _bands(metrics)
     staged = (
-        " Shaded bands are the stages of length warm-up, named by their window length in bases."
+        f" Shaded bands are the stages of length warm-up, named by their window length in {metrics.unit}s."
         if bands
         else ""
     )
@@ -35,11 +35,11 @@ def training_figures(metrics: Metrics, identifier: str) -> Iterator[Markup]:
     yield from _validation(metrics, bands, f"{identifier}-validation")
     for name, (label, caption) in MEASURED.items():
         if curve := metrics[f"train/{name}"]:
-            key = f"{identifier}-{name}"
+            key, label = f"{identifier}-{name}", label.format(unit=metrics.unit)
             yield _over_steps([_series(label, curve)], label, caption, bands, key, from_zero=True)
 
 
-def classifier_training(finetuning: Mapping[int, Metrics], identifier: str) -> Iterator[Markup]:
+def classifier_training(finetuning: Mapping[int, Metrics], units: str, identifier: str) -> Iterator[Markup]:
     """Accuracy while fine-tuning, a figure for each window length."""
     for length, metrics in finetuning.items():
         series = [_series("training", metrics["train/accuracy"])] if metrics["train/accuracy"] else []
@@ -47,8 +47,9 @@ def classifier_training(finetuning: Mapping[int, Metrics], identifier: str) -> I
             series.append(_series(f"validation at {bases_label(n)}", curve, color, has_markers=True))
         if series:
             caption = (
-                f"Accuracy while fine-tuning at {bases_label(length)} bases: on the training examples since "
-                "the previous logged step, and on the validation windows, which are the same every time."
+                f"Accuracy while fine-tuning at {bases_label(length)} {units}: on the training examples "
+                "since the previous logged step, and on the validation windows, which are the same every "
+                "time."
             )
             yield _over_steps(
                 series,
@@ -60,19 +61,25 @@ def classifier_training(finetuning: Mapping[int, Metrics], identifier: str) -> I
             )
 
 
+def _length(metrics: Metrics, length: int) -> str:
+    """A window length as the figures name it; only those of DNA are powers of two."""
+    return bases_label(length) if metrics.unit == "base" else f"{length:,}"
+
+
 def _bands(metrics: Metrics) -> list[Band]:
     """Stages of length warm-up; none where all steps have one length."""
     stages = metrics.stages if len(metrics.stages) > 1 else []
-    return [Band(name=bases_label(stage.length), start=stage.start, end=stage.end) for stage in stages]
+    return [Band(name=_length(metrics, stage.length), start=stage.start, end=stage.end) for stage in stages]
 
 
 def _loss(metrics: Metrics, bands: Sequence[Band], staged: str, identifier: str) -> Iterator[Markup]:
-    curve, label = metrics["train/bits_per_base"], "bits per base"
+    unit = metrics.unit
+    curve, label = metrics[f"train/bits_per_{unit}"], f"bits per {unit}"
     if not curve:
         curve, label = metrics["train/loss"], "loss (nats)"
     if not curve:
         return
-    caption = "Training loss: mean over the bases predicted since the previous logged step." + staged
+    caption = f"Training loss: mean over the {unit}s predicted since the previous logged step." + staged
     settled = curve.values[int(len(curve.values) * STARTUP_PART) :]
     highest, lowest = max(settled), min(settled)
     margin = 0.06 * (highest - lowest) or 0.1
@@ -83,21 +90,26 @@ def _loss(metrics: Metrics, bands: Sequence[Band], staged: str, identifier: str)
 
 
 def _validation(metrics: Metrics, bands: Sequence[Band], identifier: str) -> Iterator[Markup]:
-    curves = metrics.at_lengths("val/perplexity")
+    is_sound = metrics.unit == "sample"
+    name = "bits per sample" if is_sound else "perplexity"
+    curves = metrics.at_lengths("val/bits_per_sample" if is_sound else "val/perplexity")
     if not curves:
         return
-    # Before the first step the perplexity is that of fresh weights, which would flatten all that follows.
+    # Before the first step the value is that of fresh weights, which would flatten all that follows.
     trained = {n: _after_start(curve) for n, curve in curves.items()}
     series = [
-        _series(f"windows of {bases_label(n)}", curve, color, has_markers=len(curve.steps) < 8)
+        _series(f"windows of {_length(metrics, n)}", curve, color, has_markers=len(curve.steps) < 8)
         for color, (n, curve) in enumerate(trained.items())
     ]
-    caption = "Perplexity on the validation split, the same windows every time, by the length of the window."
+    caption = (
+        f"{name.capitalize()} on the validation split, the same windows every time, by the length of the "
+        "window."
+    )
     if any(len(curve.steps) > len(trained[n].steps) for n, curve in curves.items()):
         caption += " The value before the first step is left out here; the table has it."
     yield _over_steps(
-        series, "validation perplexity", caption, bands, identifier,
-        tabled=[_series(f"windows of {bases_label(n)}", curve) for n, curve in curves.items()],
+        series, f"validation {name}", caption, bands, identifier,
+        tabled=[_series(f"windows of {_length(metrics, n)}", curve) for n, curve in curves.items()],
     )  # fmt: skip
 
 
