@@ -42,7 +42,7 @@ def mamba_speech_large() -> SashimiConfig:
 
 
 def mamba_piano() -> SashimiConfig:
-    """The Mamba paper's network for an hour of piano, selective and complex: 3,557,248 parameters."""
+    """The Mamba paper's network for piano music, selective and complex: 3,557,248 parameters."""
     return SashimiConfig(n_layer=3, pooling=(16, 16), blocks=(BlockConfig(complex=True),))
 
 

@@ -26,6 +26,7 @@ from jaxtyping import Float, Inexact, Int
 from torch import Tensor, nn
 
 from bioaudio_mamba import initialisation
+from bioaudio_mamba.block_config import Spectrum
 from bioaudio_mamba.config import MambaConfig
 from bioaudio_mamba.context import exchange_tails
 from bioaudio_mamba.layers import DepthwiseConv, Linear
@@ -44,18 +45,31 @@ class BlockState(NamedTuple):
 class MambaBlock(nn.Module):
     """in_proj -> (x, z); x -> causal convolution -> SiLU -> selective SSM; (times SiLU(z)) -> out_proj.
 
-    Parameter names and shapes are those of mamba_ssm and of transformers' MambaMixer.
+    Parameter names and shapes are those of mamba_ssm and of transformers' MambaMixer. With complex states, A
+    is -exp(A_log) + i A_imag, and x_proj gives the real parts of B before the imaginary ones, and so of C.
+
+    Args:
+        config: sizes; d_state counts complex states if `init` is complex, each with its conjugate.
+        generator: draws the weights; None uses torch's global generator.
+        init: the spectrum of A at the start, and with it whether states are complex; see `BlockConfig`.
     """
 
-    def __init__(self, config: MambaConfig, generator: torch.Generator | None = None) -> None:
+    A_imag: nn.Parameter | None
+
+    def __init__(
+        self, config: MambaConfig, generator: torch.Generator | None = None, *, init: Spectrum = "real"
+    ) -> None:
         super().__init__()
         d_inner, rank, d_state = config.d_inner, config.rank, config.d_state
         self.config = config
+        self.init: Spectrum = init
         self.in_proj = Linear(config.d_model, 2 * d_inner, bias=False)
         self.conv1d = DepthwiseConv(d_inner, config.d_conv)
-        self.x_proj = Linear(d_inner, rank + 2 * d_state, bias=False)
+        self.x_proj = Linear(d_inner, rank + (2 if init == "real" else 4) * d_state, bias=False)
         self.dt_proj = Linear(rank, d_inner, bias=True)
         self.A_log = nn.Parameter(torch.empty(d_inner, d_state))
+        A_imag = None if init == "real" else nn.Parameter(torch.empty(d_inner, d_state))
+        self.register_parameter("A_imag", A_imag)
         self.D = nn.Parameter(torch.empty(d_inner))
         self.out_proj = Linear(d_inner, config.d_model, bias=False)
         self.reset_parameters(generator)
@@ -75,7 +89,7 @@ class MambaBlock(nn.Module):
             dt_max=config.dt_max,
             floor=config.dt_init_floor,
         )
-        initialisation.A_log_(self.A_log)
+        initialisation.A_(self.A_log, self.A_imag, self.init)
         nn.init.ones_(self.D)
         initialisation.linear_(self.out_proj.weight, generator, scale=config.n_layer**-0.5)
 
@@ -87,6 +101,8 @@ class MambaBlock(nn.Module):
             batch_size, self.config.d_conv - 1, d_inner, dtype=self.conv1d.weight.dtype, device=device
         )
         ssm_dtype = at_least_float32(self.A_log).dtype
+        if self.A_imag is not None:
+            ssm_dtype = ssm_dtype.to_complex()
         return BlockState(conv, torch.zeros(batch_size, d_inner, d_state, dtype=ssm_dtype, device=device))
 
     def forward(
@@ -114,6 +130,7 @@ class MambaBlock(nn.Module):
                 conv_state = x.new_zeros(sequences, weight.shape[1] - 1, x.shape[2])
             x, conv_state, leaving = exchange_tails(context, x, conv_state, cu_seqlens)
         A, D, dt_bias = self._ssm_parameters()
+        dt_weight = self.dt_proj.weight  # the one of now: in the backward pass the module may have another
 
         def convolve() -> tuple[Tensor, Tensor]:
             return causal_conv1d(
@@ -124,7 +141,7 @@ class MambaBlock(nn.Module):
             u, new_conv_state = convolve()
             recompute.make_again(u, lambda: convolve()[0])
             low_rank, B, C = self._selection(u)
-            dt = recompute.make_again(self._dt(low_rank), lambda: self._dt(low_rank))
+            dt = recompute.make_again(F.linear(low_rank, dt_weight), lambda: F.linear(low_rank, dt_weight))
             y, ssm_state = selective_scan(
                 u,
                 dt,
@@ -153,27 +170,28 @@ class MambaBlock(nn.Module):
         )
         low_rank, B, C = self._selection(x)
         A, D, dt_bias = self._ssm_parameters()
-        dt = self._dt(low_rank)
+        dt = F.linear(low_rank, self.dt_proj.weight)  # bias and softplus are the scan's
         y, ssm_state = selective_scan_step(x, dt, A, B, C, D, z, dt_bias, state.ssm, backend=backend)
         return self.out_proj(y), BlockState(conv_state, ssm_state)
 
     def _selection(
         self, x: Float[Tensor, "*batch d_inner"]
     ) -> tuple[
-        Float[Tensor, "*batch rank"], Float[Tensor, "*batch d_state"], Float[Tensor, "*batch d_state"]
+        Float[Tensor, "*batch rank"], Inexact[Tensor, "*batch d_state"], Inexact[Tensor, "*batch d_state"]
     ]:
         """What the input selects: dt before it is projected from its low rank, B and C."""
-        rank, d_state = self.config.rank, self.config.d_state
-        low_rank, B, C = self.x_proj(x).split([rank, d_state, d_state], dim=-1)
+        rank = self.config.rank
+        low_rank, maps = self.x_proj(x).tensor_split([rank], dim=-1)
+        B, C = maps.chunk(2, dim=-1)
+        if self.A_imag is not None:
+            B, C = (torch.complex(*at_least_float32(map).chunk(2, dim=-1)) for map in (B, C))
         return low_rank, B, C
-
-    def _dt(self, low_rank: Float[Tensor, "*batch rank"]) -> Float[Tensor, "*batch d_inner"]:
-        """dt before bias and softplus, which the scan adds in float32."""
-        return F.linear(low_rank, self.dt_proj.weight)
 
     def _ssm_parameters(
         self,
-    ) -> tuple[Float[Tensor, "d_inner d_state"], Float[Tensor, " d_inner"], Float[Tensor, " d_inner"]]:
+    ) -> tuple[Inexact[Tensor, "d_inner d_state"], Float[Tensor, " d_inner"], Float[Tensor, " d_inner"]]:
         """A, D and the bias of dt, never in half precision."""
         A = -torch.exp(at_least_float32(self.A_log))
+        if self.A_imag is not None:
+            A = torch.complex(A, at_least_float32(self.A_imag))
         return A, at_least_float32(self.D), at_least_float32(self.dt_proj.bias)

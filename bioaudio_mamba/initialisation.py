@@ -40,16 +40,21 @@ def embedding_(
 
 
 @torch.no_grad()
-def A_log_(A_log: Float[Tensor, "d_inner d_state"]) -> None:
-    """log(1 .. d_state), so that A = -exp(A_log) = -1 .. -d_state: S4D-Real (arXiv 2206.11893)."""
-    A_log.copy_(torch.arange(1, A_log.shape[1] + 1, dtype=torch.float32, device=A_log.device).log())
+def A_(
+    A_log: Float[Tensor, "d_inner d_state"], A_imag: Float[Tensor, "d_inner d_state"] | None, init: Spectrum
+) -> None:
+    """Such that A = -exp(A_log) + i A_imag is the `spectrum` in every channel, -1 .. -d_state if real."""
+    log_rate, frequency = spectrum(init, A_log.shape[1])
+    A_log.copy_(log_rate)
+    if A_imag is not None:
+        A_imag.copy_(frequency)
 
 
 def spectrum(init: Spectrum, states: int) -> tuple[Float64[Tensor, " states"], Float64[Tensor, " states"]]:
     """log(-Re A) and Im A of S4D (arXiv 2206.11893, section 4.1); complex states come without conjugates."""
     n = torch.arange(states, dtype=torch.float64, device="cpu")
     if init == "real":
-        return torch.log(n + 1), torch.zeros_like(n)
+        return torch.log((n + 1).float()).double(), torch.zeros_like(n)  # to the bit as in mamba_ssm
     match init:
         case "lin":
             imaginary = math.pi * n

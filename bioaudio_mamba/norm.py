@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from bioaudio_kernels import Backend, add_rms_norm
@@ -42,6 +44,11 @@ class RMSNorm(nn.Module):
         dtype = product_dtype(self.weight)
         return add_rms_norm(y, residual, self.weight, self.eps, dtype=dtype, backend=self.backend)
 
+    def again(self, total: Float[Tensor, "*batch d_model"]) -> Callable[[], Float[Tensor, "*batch d_model"]]:
+        """What makes the norm of a sum again, later, with the weights of now."""
+        weight, dtype = self.weight, product_dtype(self.weight)
+        return lambda: add_rms_norm(None, total, weight, self.eps, dtype=dtype, backend=self.backend)[0]
+
     def extra_repr(self) -> str:
         """Shown by repr()."""
         return f"{self.weight.shape[0]}, eps={self.eps}"
@@ -52,9 +59,7 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, input: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
         """Normalise the last dimension."""
-        x = at_least_float32(input)
-        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
-        return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps).to(product_dtype(self.weight))
+        return self.again(input)()
 
     def add(
         self, y: Float[Tensor, "*batch d_model"] | None, residual: Float[Tensor, "*batch d_model"]
@@ -62,3 +67,14 @@ class LayerNorm(nn.LayerNorm):
         """The norm of residual + y (None adds nothing), and the sum itself."""
         total = residual if y is None else residual + y
         return self(total), total
+
+    def again(self, total: Float[Tensor, "*batch d_model"]) -> Callable[[], Float[Tensor, "*batch d_model"]]:
+        """What makes the norm of a sum, now or later, with the weights of now."""
+        weight, bias, dtype = self.weight, self.bias, product_dtype(self.weight)
+
+        def normalise() -> Tensor:
+            x = at_least_float32(total)
+            narrow = F.layer_norm(x, self.normalized_shape, weight.to(x.dtype), bias.to(x.dtype), self.eps)
+            return narrow.to(dtype)
+
+        return normalise

@@ -56,7 +56,7 @@ class ResidualLayer(nn.Module):
         """
         with (recompute := Recompute()):
             normed, total = self.norm.add(y, residual)
-            recompute.make_again(normed, lambda: self.norm.add(None, total)[0])
+            recompute.make_again(normed, self.norm.again(total))
             new_y, new_state = self.mixer(normed, state, cu_seqlens=cu_seqlens, context=context)
         return total, new_y, new_state
 

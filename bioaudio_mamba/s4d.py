@@ -60,11 +60,9 @@ class S4D(nn.Module):
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw C, D and dt anew; A starts from its spectrum and B from one."""
         config = self.config
-        A_log, A_imag = initialisation.spectrum(config.spectrum, config.states)
-        self.A_log.copy_(A_log)
+        initialisation.A_(self.A_log, self.A_imag, config.spectrum)
         nn.init.ones_(self.B)
-        if self.A_imag is not None:
-            self.A_imag.copy_(A_imag)
+        if config.is_complex:
             self.B[..., 1] = 0
         # A complex number of variance 1, or a real one.
         nn.init.normal_(self.C, std=0.5**0.5 if config.is_complex else 1.0, generator=generator)

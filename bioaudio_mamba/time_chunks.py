@@ -31,8 +31,8 @@ def sum_over_chunks(
 
     The result is differentiable, once, with respect to the parameters of `model` and `state`, and so is the
     final state; whatever else `chunk` reads counts as constant. To autograd all chunks are one operation:
-    each parameter receives one gradient, after the last of them, as gradient hooks and DDP expect. Autocast
-    and the random numbers of a chunk are the same in both of its passes.
+    each parameter receives one gradient, after the last of them, as DDP and post-accumulate hooks expect.
+    Autocast and the random numbers of a chunk are the same in both of its passes.
 
     Args:
         model: causal, and obeying `y, state = model(x, state)`; its parameters must not change before the
@@ -49,11 +49,18 @@ def sum_over_chunks(
         the sums, and the state after the last step.
 
     Raises:
-        ValueError: a block of the model is not causal, or a length is not positive.
+        ValueError: a block of the model is not causal, a length is not positive, or a parameter has a hook on
+            its gradient (`Tensor.register_hook`), which would run for every chunk.
     """
     if length < 1 or chunk_length < 1:
         raise ValueError(f"length and chunk_length must be 1 or more, got {length} and {chunk_length}")
     check_causal(model)
+    for name, parameter in model.named_parameters():
+        if parameter._backward_hooks:
+            raise ValueError(
+                f"{name} has a hook on its gradient, which would run for every chunk; register it with "
+                "register_post_accumulate_grad_hook, which runs once"
+            )
     run = _Run(model, chunk, length, chunk_length)
     leaves, run.spec = tree_flatten(state)
     inputs = [*run.parameters, *leaves]
@@ -126,6 +133,8 @@ class _Run:
 
     def backward(self, d_sums: Tensor | None, d_state: list[Tensor | None]) -> list[Tensor | None]:
         """Gradients of the parameters and of the leaves of the initial state."""
+        if self._last is None:
+            raise RuntimeError("a sum over chunks is differentiable once: run it again for another gradient")
         totals: list[Tensor | None] = [None] * len(self.parameters)
         for start, end in reversed(self._ranges):
             if self._last is None:

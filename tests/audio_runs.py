@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from bioaudio_data.audio import Quantiser, WaveformStore, convert_audio, layout
-from bioaudio_data.samples import write_synthetic_speech
+from bioaudio_data.samples.synthetic_speech import write_synthetic_speech
 from bioaudio_recipes.optimisation import OptimizerConfig
 from bioaudio_recipes.pretrain.length_warmup import LengthWarmup, Stage
 from bioaudio_recipes.pretrain.starting_waveform_model import ABOUT

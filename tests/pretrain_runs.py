@@ -18,7 +18,7 @@ from bioaudio_recipes.pretrain.genome_data import GenomeData
 from bioaudio_recipes.pretrain.language_model import LanguageModel
 from bioaudio_recipes.pretrain.length_warmup import LengthWarmup, Stage
 from bioaudio_recipes.pretrain.validation import ValidationConfig
-from bioaudio_recipes.training.engine import TrainerConfig
+from bioaudio_recipes.training.engine import TrainerConfig, process_rank
 
 from bioaudio_mamba import MambaConfig
 
@@ -33,7 +33,7 @@ class Interruption:
     """What happens to a run before one of its micro-batches, counted over the whole run."""
 
     microbatch: int
-    signal: signal.Signals
+    by: signal.Signals | Exception
 
 
 def make_store(folder: Path, bases: int = 6000, seed: int = 0, letters: str = "ACGT") -> Path:
@@ -82,7 +82,7 @@ def run_on_two_ranks(
 ) -> list[int]:
     """Run `pretrain` as two processes that talk over `port`, under SLURM each on a host; gives exit codes.
 
-    An interruption befalls rank 1 alone. What rank 0 dies of is written to `error` in the run folder.
+    An interruption befalls rank 1 alone. What rank r fails of is written to `error r` in the run folder.
     """
     here = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     if launcher == "slurm":
@@ -121,8 +121,8 @@ def _run(values: dict[str, Any], interruption: Interruption | None, environment:
         _interrupt(interruption)
     try:
         pretrain(**values)
-    except OSError as error:
-        (values["out"] / "error").write_text(str(error))
+    except Exception as error:
+        (values["out"] / f"error {process_rank(values['trainer'])}").write_text(repr(error))
         raise
 
 
@@ -131,7 +131,9 @@ def _interrupt(interruption: Interruption) -> None:
 
     def training_step(self: LanguageModel, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
         if batch_idx == interruption.microbatch:
-            os.kill(os.getpid(), interruption.signal)
+            if isinstance(interruption.by, Exception):
+                raise interruption.by
+            os.kill(os.getpid(), interruption.by)
         return train(self, batch, batch_idx)
 
     LanguageModel.training_step = training_step

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from bioaudio_data import sources
 from bioaudio_data.audio import layout
-from bioaudio_data.samples import great_apes_chr22, write_synthetic_speech
+from bioaudio_data.samples import great_apes_chr22
+from bioaudio_data.samples.synthetic_speech import write_synthetic_speech
 from bioaudio_recipes import cli
 
 ROOT = Path(__file__).parents[1]

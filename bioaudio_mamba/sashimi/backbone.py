@@ -16,7 +16,7 @@ from bioaudio_mamba.norm import LayerNorm
 from bioaudio_mamba.one_sequence import check_one_sequence
 from bioaudio_mamba.precision import at_least_float32
 from bioaudio_mamba.sashimi.config import SashimiConfig
-from bioaudio_mamba.sashimi.level import SashimiState, make_level
+from bioaudio_mamba.sashimi.level import SashimiState, fits, make_level
 
 
 class Sashimi(nn.Module):
@@ -80,13 +80,13 @@ class Sashimi(nn.Module):
 
         Raises:
             ValueError: a code or a label (checked on the CPU only) is out of range, labels are missing or
-                have no meaning, or `cu_seqlens` or `context` is given.
+                have no meaning, `state` is another network's, or `cu_seqlens` or `context` is given.
         """
         check_one_sequence("a SaShiMi network", cu_seqlens, context)
         x = self._embed(tokens)
         if (chosen := self._chosen(labels)) is not None:
             x = x + chosen.unsqueeze(1)
-        state = self.initial_state(len(tokens)) if state is None else state
+        state = self.initial_state(len(tokens)) if state is None else self._checked(state)
         x, new_state = self.level(x, state, again=self.checkpoint_blocks)
         return self.norm_f(x), new_state
 
@@ -105,8 +105,13 @@ class Sashimi(nn.Module):
         x = self._embed(tokens)
         if (chosen := self._chosen(labels)) is not None:
             x = x + chosen
-        x, state = cast(Any, self.level).step(x, state)
+        x, state = cast(Any, self.level).step(x, self._checked(state))
         return self.norm_f(x), state
+
+    def _checked(self, state: SashimiState) -> SashimiState:
+        if not fits(self.level, state):
+            raise ValueError("state is that of a network with other levels, poolings or numbers of layers")
+        return state
 
     def _embed(self, tokens: Integer[Tensor, "*batch"]) -> Float[Tensor, "*batch d_model"]:
         if tokens.device.type == "cpu" and not torch.compiler.is_compiling():

@@ -184,6 +184,19 @@ def make_level(
     return Centre(config, generator)
 
 
+def fits(level: nn.Module, state: object) -> bool:
+    """Whether a state is one of this level and those below it."""
+    if isinstance(level, Centre):
+        return isinstance(state, CentreState) and len(state.layers) == len(level.layers)
+    return (
+        isinstance(level, Level)
+        and isinstance(state, LevelState)
+        and (len(state.down), len(state.up)) == (len(level.down), len(level.up))
+        and state.waiting.shape[1] < state.rising.shape[1] == level.pool.pool
+        and fits(level.below, state.below)
+    )
+
+
 def _descend(
     layers: nn.ModuleList, x: Tensor, states: tuple[LayerState, ...], again: bool
 ) -> tuple[Tensor, tuple[LayerState, ...], list[Tensor]]:

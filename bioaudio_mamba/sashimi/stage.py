@@ -7,7 +7,6 @@ from torch import nn
 
 from bioaudio_mamba.attention import Attention
 from bioaudio_mamba.block import MambaBlock
-from bioaudio_mamba.complex_block import ComplexMambaBlock
 from bioaudio_mamba.config import MambaConfig
 from bioaudio_mamba.feed_forward import FeedForward
 from bioaudio_mamba.norm import LayerNorm, RMSNorm
@@ -46,9 +45,7 @@ def _mixers(config: SashimiConfig, level: int, generator: torch.Generator | None
                 dt_max=block.dt_max,
                 backend=backend,
             )
-            if block.is_complex:
-                return [ComplexMambaBlock(sizes, block.spectrum, generator)]
-            return [MambaBlock(sizes, generator)]
+            return [MambaBlock(sizes, generator, init=block.spectrum)]
         case "mamba-s4":
             return [MambaS4Block(width, config.n_blocks, block, backend, generator)]
         case "s4":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -218,3 +219,18 @@ def test_damaged_stores_are_refused(tmp_path: Path) -> None:
         index.write_text(text.replace(old, new, 1))
         with pytest.raises(ValueError, match=message):
             WaveformStore.open(tmp_path / "s")
+
+
+def test_a_missing_torchaudio_is_named_where_it_is_needed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torchaudio.transforms", None)
+    write(tmp_path / "in" / "a.wav")
+    arguments = ["prepare-audio", tmp_path / "in", "--out", tmp_path / "store"]
+    arguments += ["--split.fractions", "[1, 0, 0]", "--sample-rate"]
+    line = refusal(capsys, *arguments, "7000")
+    assert line.startswith(
+        "resampling from 8000 to 7000 Hz needs torchaudio, which cannot be imported beside"
+    )
+    assert line.endswith("; install torchaudio from the package index that torch came from")
+    main([*map(str, arguments), "8000"])

@@ -13,8 +13,7 @@ import pytest
 import soundfile
 from bioaudio_data.audio import convert_audio, layout
 from bioaudio_data.download import download
-from bioaudio_data.samples import write_synthetic_speech
-from bioaudio_data.samples.synthetic_speech import DIGITS, SPEAKERS, Sound, speak
+from bioaudio_data.samples.synthetic_speech import DIGITS, SPEAKERS, Sound, speak, write_synthetic_speech
 from bioaudio_data.sources import SOURCES
 from bioaudio_data.transfer import Patience
 from bioaudio_recipes.cli import main

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 import torch
 import torchaudio
-from bioaudio_data.audio import Quantiser, SplitConfig, WaveformStore, convert, convert_audio
+from bioaudio_data.audio import Quantiser, SplitConfig, WaveformStore, convert_audio, parallel
 from bioaudio_data.audio.resample import resample, resampled_length
 from bioaudio_recipes.cli import main
 from data.audio_files import RATE, contents, tone, write
@@ -106,7 +106,7 @@ def test_a_long_file_takes_constant_memory(tmp_path: Path, monkeypatch: pytest.M
 def test_processes_write_the_same_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for i in range(6):
         write(tmp_path / "in" / f"{i}.wav", tone(0.01 * (i + 1), 100.0 * (i + 1)))
-    monkeypatch.setattr(convert, "BATCH_FILES", 2)
+    monkeypatch.setattr(parallel, "BATCH_FILES", 2)
     alone, shared = (convert_all(tmp_path / "in", tmp_path / f"{n}", workers=n) for n in (1, 2))
     assert alone.index == shared.index
     for store in (alone, shared):

@@ -9,6 +9,7 @@ import torch
 from bioaudio_kernels.recompute import keeping_all
 from torch import Tensor
 from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
+from torch.func import functional_call
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from bioaudio_mamba import CausalLM, MambaConfig
@@ -66,6 +67,22 @@ def test_what_is_made_again_has_the_same_bits() -> None:
     made_again = gradients(model)
     with keeping_all():
         assert_same_bits(gradients(model), made_again)
+
+
+def test_what_is_made_again_has_the_weights_of_the_forward_pass() -> None:
+    """Of a functional call, after which the module has its own weights back."""
+    model = small_model()
+    weights = {
+        name: (1.5 * weight + 0.1).detach().requires_grad_() for name, weight in model.named_parameters()
+    }
+
+    def gradients_of_call() -> list[Tensor]:
+        logits, _ = functional_call(model, weights, (torch.arange(7, 11)[None],))
+        return list(torch.autograd.grad(logits.square().sum(), list(weights.values())))
+
+    made_again = gradients_of_call()
+    with keeping_all():
+        assert_same_bits(gradients_of_call(), made_again)
 
 
 def test_a_layer_keeps_what_is_dear_to_compute() -> None:

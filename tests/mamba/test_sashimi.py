@@ -11,7 +11,14 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 from unet_reference import BLOCKS, codes, naive_logits, small_unet
 
-from bioaudio_mamba import BlockConfig, SashimiConfig, WaveformLM, sum_over_chunks, with_fixed_systems
+from bioaudio_mamba import (
+    BlockConfig,
+    SashimiConfig,
+    SequenceClassifier,
+    WaveformLM,
+    sum_over_chunks,
+    with_fixed_systems,
+)
 from bioaudio_mamba.sashimi import LevelState
 
 LENGTH = 11  # a cycle of six samples, and five more
@@ -236,6 +243,22 @@ def test_labels_are_asked_for_and_checked() -> None:
         small_unet()(tokens, labels=torch.tensor([0, 1]))
     with pytest.raises(ValueError, match=r"labels lie in \[0, 2\], n_classes is 2"):
         small_unet(n_classes=2)(tokens, labels=torch.tensor([0, 2]))
+
+
+@pytest.mark.parametrize("changes", [{"pooling": (2, 2)}, {"pooling": (3,)}, {"n_layer": 2}, {"unet": False}])
+def test_the_state_of_another_network_is_refused(changes: dict[str, Any]) -> None:
+    state = small_unet(**changes).initial_state(1)
+    with pytest.raises(ValueError, match="state is that of a network with other levels"):
+        small_unet()(codes(1, 3), state)
+    with pytest.raises(ValueError, match="state is that of a network with other levels"):
+        small_unet().step(codes(1, 3)[:, 0], state)
+
+
+def test_a_classifier_reads_waveforms_in_chunks_too() -> None:
+    classifier = SequenceClassifier(small_unet().backbone, 3, "mean").double()
+    tokens, lengths = codes(2, LENGTH), torch.tensor([LENGTH, 5])
+    expected, actual = classifier(tokens, lengths), classifier(tokens, lengths, chunk_length=4)
+    assert_close(actual, expected, DOUBLE, "logits")
 
 
 def test_packed_and_shared_sequences_are_refused() -> None:

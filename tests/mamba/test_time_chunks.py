@@ -110,6 +110,22 @@ def test_each_parameter_receives_one_gradient() -> None:
     assert sorted(calls) == sorted(2 * [name for name, _ in model.named_parameters()])
 
 
+def test_a_hook_that_would_run_for_every_chunk_is_refused() -> None:
+    model, batch = small_model(), sequence()
+    hook = model.lm_head.weight.register_hook(lambda gradient: gradient / 2)
+    with pytest.raises(ValueError, match="has a hook on its gradient"):
+        loss_in_chunks(model, batch, 3)
+    hook.remove()
+    loss_in_chunks(model, batch, 3)
+
+
+def test_a_second_backward_pass_is_refused() -> None:
+    loss, _ = loss_in_chunks(small_model(), sequence(), 3)
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="differentiable once"):
+        loss.backward()
+
+
 def test_frozen_and_unused_parameters_receive_no_gradient() -> None:
     model, batch = small_model(), sequence()
     model.register_parameter("unused", nn.Parameter(torch.ones(3)))

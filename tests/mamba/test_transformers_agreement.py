@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,8 @@ from bioaudio_mamba.pretrained import load_pretrained, save_pretrained
 def transformers() -> Any:
     """transformers without torchaudio, which it would import for its own sake and which may not fit torch."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "torchaudio", None)
         package = pytest.importorskip("transformers")
+        patch.setattr("transformers.utils.is_torchaudio_available", lambda: False)
         package.utils.logging.set_verbosity_error()
         package.utils.logging.disable_progress_bar()
         assert package.MambaForCausalLM

@@ -233,7 +233,10 @@ def test_tables_say_what_the_numbers_say() -> None:
         (["scan", "--shapes", "table", "--lengths", "8"], "--shapes brings its own"),
         (["lm", "--tokens", "8", "--batch", "1"], "give --tokens or --batch, not both"),
         (["lm", "--tokens", "8", "--lengths", "16"], "--tokens is 8, it must be at least the longest length"),
-        (["genome", "--lengths", "8"], "--lengths is for bench scan, conv, block, lm, data, not for bench genome"),
+        (
+            ["genome", "--lengths", "8"],
+            "--lengths is for bench scan, conv, block, lm, data, not for bench genome",
+        ),
     ],
 )
 def test_bad_flags_end_in_one_line(

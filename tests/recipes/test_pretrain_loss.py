@@ -14,6 +14,7 @@ from bioaudio_recipes.pretrain.language_model import LanguageModel
 from bioaudio_recipes.pretrain.next_token_loss import next_token_sums, per_target
 from bioaudio_recipes.pretrain.objective import NextBase
 from bioaudio_recipes.training.engine import TrainerConfig, fit
+from simulated_ranks import SimulatedRanks, on_ranks
 from tolerances import GRADIENT_RTOL, OUTPUT_RTOL, assert_close
 from torch import Tensor
 from torch.nn import functional
@@ -67,6 +68,25 @@ def test_sums_count_bases_and_weigh_repeats(rng: torch.Generator) -> None:
                 weighted_nll, nll, weight, bases = weighted_nll + w * loss, nll + loss, weight + w, bases + 1
     expected = torch.tensor([weighted_nll, weight, nll, bases])
     assert_close(torch.stack(sums).detach(), expected, OUTPUT_RTOL[torch.float32])
+
+
+@pytest.mark.parametrize(
+    ("size", "chunk_length", "short"),
+    [(3, None, True), (2, 2, True), (2, 3, True), (2, 4, False), (2, None, False)],
+)
+def test_shards_too_short_are_refused_on_every_rank_alike(
+    size: int, chunk_length: int | None, short: bool, rng: torch.Generator
+) -> None:
+    model, batch = small_model(), packed(rng)
+
+    def run(ranks: SimulatedRanks) -> str:
+        try:
+            next_token_sums(model, batch, chunk_length=chunk_length, context=ranks)
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    assert all(("needs 3: give another --trainer.chunk_length" in e) == short for e in on_ranks(size, run))
 
 
 def test_gradients_of_a_step_are_those_of_the_mean_loss(rng: torch.Generator) -> None:

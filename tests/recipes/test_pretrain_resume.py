@@ -6,14 +6,19 @@ import csv
 import os
 import random
 import signal
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from bioaudio_recipes.commands.pretrain import pretrain
+from bioaudio_recipes.pretrain.validation import Validation
 from bioaudio_recipes.run_folder import RunFolder
+from bioaudio_recipes.training.roll_call import RollCall
 from bioaudio_recipes.training.stopping import SaveAndStop
+from lightning.pytorch import LightningModule, Trainer
 from pretrain_runs import ACCUMULATION, STEPS, TIMINGS, Interruption, arguments, make_store, run
 
 LAST = "step-00000013.ckpt"
@@ -77,10 +82,9 @@ def test_signals_wait_for_a_whole_step(number: signal.Signals) -> None:
     saved: list[int] = []
     log: Any = SimpleNamespace(flush=lambda: None)
     module: Any = None
-    strategy = SimpleNamespace(reduce_boolean_decision=lambda due, all: due)
-    trainer: Any = SimpleNamespace(global_step=3, should_stop=False, strategy=strategy)
+    trainer: Any = SimpleNamespace(global_step=3, should_stop=False)
     folder: Any = SimpleNamespace(save=lambda _, step: saved.append(step))
-    save = SaveAndStop(folder, log, total_steps=9, every=100)
+    save = SaveAndStop(folder, log, RollCall(timedelta()), total_steps=9, every=100)
     before = signal.getsignal(number)
     save.on_train_start(trainer, module)
     save.on_step_end(trainer, module, 4)
@@ -93,6 +97,22 @@ def test_signals_wait_for_a_whole_step(number: signal.Signals) -> None:
     with pytest.raises(SystemExit) as exit_:
         save.leave_if_told_to()
     assert exit_.value.code == 128 + number
+
+
+def test_signal_during_the_first_validation_waits_too(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validate = Validation._validate
+
+    def interrupted(self: Validation, trainer: Trainer, module: LightningModule, step: int) -> None:
+        if step == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        validate(self, trainer, module, step)
+
+    monkeypatch.setattr(Validation, "_validate", interrupted)
+    with pytest.raises(SystemExit):
+        pretrain(**arguments(store, tmp_path))
+    assert [path.name for path in RunFolder(tmp_path).checkpoints.iterdir()] == ["step-00000001.ckpt"]
 
 
 def test_run_told_to_stop_saves_first_and_resumes(

@@ -100,6 +100,29 @@ def test_auto_takes_the_first_that_fits(monkeypatch: pytest.MonkeyPatch) -> None
     assert planner(memory="chunks", chunk_length=7).choose(CPU).chunk_length_of(100) == 7
 
 
+def test_a_given_chunk_length_asks_for_chunks() -> None:
+    plan = planner(chunk_length=7).choose(CPU)
+    assert plan.mode == "chunks"
+    assert plan.chunk_length_of(100) == 7
+
+
+def test_a_compiled_model_keeps_more() -> None:
+    for mode in MODES:
+        eager, compiled = (
+            bytes_per_token(CONFIG, mode, half=True, on_gpu=True, compiled=c) for c in (False, True)
+        )
+        assert compiled > eager
+
+
+@pytest.mark.parametrize(("asked", "kept"), [(None, True), (5, True), (6, False)])
+def test_a_resumed_run_keeps_its_plan_unless_asked_for_another(asked: int | None, kept: bool) -> None:
+    saved = memory.TrainingMemory(planner())
+    plan = MemoryPlan(mode="chunks", chunk_length=5)
+    resumed = memory.TrainingMemory(planner(chunk_length=asked))
+    resumed.resume(saved.to_dict() | {"mode": plan.mode, "chunk_length": plan.chunk_length})
+    assert (resumed.plan.chunk_length == 5) == kept
+
+
 def test_a_chunk_holds_its_tokens_over_all_rows() -> None:
     plan = MemoryPlan(mode="chunks", chunk_tokens=1024)
     assert [plan.chunk_length_of(rows) for rows in (1, 4, 5000)] == [1024, 256, 1]
@@ -119,13 +142,19 @@ def test_a_container_s_limit_counts(limit: str | None, free: int, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("mode", "advice"), [("full", "memory chunks would fit"), ("chunks", "give --trainer.chunk_length 32768")]
+    ("mode", "advice"),
+    [
+        ("full", "--trainer.memory auto --trainer.chunk_length 32768 would fit"),
+        ("chunks", "give --trainer.chunk_length 8192"),
+    ],
 )
 @pytest.mark.parametrize("where", ["next_token_sums", "backward"])
 def test_out_of_memory_names_what_would_fit(
     mode: str, advice: str, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def exhaust(*_: Any, **__: Any) -> Any:
+        if where == "backward":
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     target: Any = "bioaudio_recipes.pretrain.objective.next_token_sums"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -37,20 +36,18 @@ class Converted(NamedTuple):
     sha256: str
 
 
-def convert_batch(batch: Batch, alone: bool = True) -> list[Converted | ValueError]:
-    """Write the samples of a batch's files, mono and at the wanted rate, in constant memory.
+Outcome = Converted | ValueError
+"""What was written of a file, or the error that names a bad one."""
 
-    Args:
-        batch: the files.
-        alone: False in a process beside others, which then takes one thread for itself.
+
+def convert_batch(batch: Batch) -> list[Outcome]:
+    """Write the samples of a batch's files, mono and at the wanted rate, in constant memory.
 
     Returns:
         In the order of the files: what was written, or the error that names a bad file, of which nothing is
         written.
     """
-    if not alone:
-        os.environ["OMP_NUM_THREADS"] = "1"  # torch, which resampling imports first, reads it then
-    outcomes: list[Converted | ValueError] = []
+    outcomes: list[Outcome] = []
     with batch.part.open("wb") as out:
         for path in batch.files:
             begin = out.tell()

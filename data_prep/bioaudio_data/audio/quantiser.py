@@ -13,12 +13,12 @@ scaled range (`linear`), or by ((1 + mu)^(1/K) - 1) (|y| + 1/mu), about 2.2 % (`
 
 What others do, and why their bits per sample are not comparable unless the scale is:
 
-- S4's public code scales every *chunk* as above (with 1e-6 below the fraction), shrinks the cells by 4e-5 of
-  themselves (0.01 / K), and decodes to the left edge of a cell: its codes are those of `mu-law` x `chunk`,
-  but for about one sample in 500, and its waveforms lie half a cell to the left.
+- S4's public code scales every *chunk* as above (with 1e-6 below the fraction), widens the cells by 4e-5 of
+  themselves and moves them a little, and decodes to the left edge of a cell: its codes are those of `mu-law`
+  x `chunk`, but for 0.7 % of FSDD's samples, by one; its waveforms lie half a cell to the left.
 - torchaudio's mu-law is absolute and rounds to the nearest of K values from -1 to 1, so its inner cells are
-  K/(K-1) wide and its outermost half as wide: codes differ by one on a share of the samples that grows
-  towards the ends.
+  K/(K-1) wide and its outermost half as wide: codes differ from `mu-law` x `absolute` by one on 13 % of
+  FSDD's samples, more where it is loud; from those of `chunk` on 99.8 %.
 """
 
 from __future__ import annotations

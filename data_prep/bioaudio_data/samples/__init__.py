@@ -5,10 +5,6 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
-from bioaudio_data.samples.synthetic_speech import write_synthetic_speech
-
-__all__ = ["APES", "great_apes_chr22", "write_synthetic_speech"]
-
 APES = ("human", "chimpanzee", "gorilla", "orangutan")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from bioaudio_data.samples import write_synthetic_speech
+from bioaudio_data.samples.synthetic_speech import write_synthetic_speech
 
 from bioaudio_recipes.commands.demo import run_story
 from bioaudio_recipes.run_folder import RunFolder

@@ -9,7 +9,7 @@ import platform
 import torch
 from bioaudio_kernels import available_backends
 
-REQUIRED = ("torch", "triton", "numba", "numpy", "lightning", "safetensors")
+REQUIRED = ("torch", "triton", "numba", "numpy", "lightning", "safetensors", "soundfile", "torchaudio")
 OPTIONAL = {
     "mambapy": "a peer in `bioaudio bench`; pip install 'bioaudio-mamba[bench]'",
     "pyfaidx": "a peer in `bioaudio bench`; pip install 'bioaudio-mamba[bench]'",

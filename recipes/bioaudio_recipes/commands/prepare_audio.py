@@ -38,7 +38,7 @@ def prepare_audio(
         quantiser: How models shall see the samples; the store itself keeps them whole.
         sample_format: Type of the stored samples: int16, unless a source has more bits (auto).
         skip_bad: Leave bad files out and list them in the store's index, instead of stopping at the first.
-        workers: Processes; one for each CPU core if not given.
+        workers: Processes; if not given, as many as are worth starting, at most one for each CPU core.
         overwrite: Replace an older store at `out`.
     """
     if layout is not None:

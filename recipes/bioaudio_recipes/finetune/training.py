@@ -17,6 +17,7 @@ from bioaudio_recipes.run_folder import RunFolder
 from bioaudio_recipes.training.checkpoints import Checkpoint, CheckpointFolder
 from bioaudio_recipes.training.engine import TrainerConfig, fit
 from bioaudio_recipes.training.metrics_log import MetricsLog
+from bioaudio_recipes.training.roll_call import RollCall
 from bioaudio_recipes.training.stopping import SaveAndStop
 
 
@@ -54,7 +55,8 @@ def train(
         callbacks.append(Validation(log, valid, judge, every=steps_per_epoch, step_log=progress))
     checkpoints = CheckpointFolder(folder.checkpoints, trainer.keep_checkpoints)
     total = len(module.steps)
-    save = SaveAndStop(checkpoints, log, total, trainer.checkpoint_every, trainer.max_minutes)
+    alone = RollCall(trainer.timeout)
+    save = SaveAndStop(checkpoints, log, alone, total, trainer.checkpoint_every, trainer.max_minutes)
     order = StepOrder(total, seed)
     loader = ResumableLoader(
         module.steps, order, num_workers=trainer.num_workers, pin_memory=trainer.on_cuda()

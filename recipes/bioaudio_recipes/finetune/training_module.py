@@ -80,7 +80,7 @@ class ClassifierModule(LightningModule):
         stage = self.steps.stages[self.steps.stage_of(self.trainer.global_step)]
         optimizer.zero_grad()
         for part in batch.split(stage.microbatches):
-            chunk_length = self.memory.plan.chunk_length_of(len(part.tokens))
+            chunk_length = self.memory.chunk_length_of(len(part.tokens))
             with self.memory.explain(self.device):
                 logits = self.model(part.tokens, part.lengths, chunk_length=chunk_length).float()
                 loss = functional.cross_entropy(logits, part.labels, reduction="sum")

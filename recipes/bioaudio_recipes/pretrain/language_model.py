@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any, cast
 
 import torch
+import torch.distributed as dist
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
@@ -89,7 +90,8 @@ class LanguageModel(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Find the processes of the same windows, once all are connected."""
-        self.context_group = make_context_group(self.context, self.device, self.timeout)
+        device = self.trainer.strategy.root_device  # where the module is going to be
+        self.context_group = make_context_group(self.context, device, self.timeout)
 
     def on_fit_start(self) -> None:
         """Choose how activations are kept."""
@@ -103,7 +105,7 @@ class LanguageModel(LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Sum of weighted losses over one micro-batch, per nominal token."""
         with self.memory.explain(self.device):
-            sums = self.objective.sums(self.model, batch, self.memory.plan, self.context_group)
+            sums = self.objective.sums(self.model, batch, self.memory.chunk_length_of, self.context_group)
         self.step_sums += torch.stack(sums).detach()
         return sums.weighted_nll / self.tokens_per_microbatch
 
@@ -121,7 +123,7 @@ class LanguageModel(LightningModule):
         """Turn the gradients of the step's sum into those of its mean, then clip."""
         sums = self.step_sums
         if self.trainer.world_size > 1:
-            sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
+            dist.all_reduce(sums)  # Lightning's `reduce` would wait for the device
         weight = sums[1]
         scale = torch.where(weight > 0, self.tokens_per_step / weight, 0.0)
         self.grad_norm = rescale_and_clip(self.model.parameters(), scale, self.recipe.clip_norm)

@@ -55,6 +55,9 @@ def next_token_sums(
         chunk_length: time steps whose activations a process holds at once (see `sum_over_chunks`); None: all.
         context: the processes that were given the same windows, and share every chunk of them; the sums are
             then those of this one's shards.
+
+    Raises:
+        ValueError: the shards of a chunk are too short for the model's convolutions, on all ranks alike.
     """
     device = model.lm_head.weight.device
     # Nothing is to be predicted after the last token.
@@ -68,9 +71,10 @@ def next_token_sums(
         return _sums(nll, targets, soft_mask_weight), new_state
 
     length = packed.shape[1]
-    if chunk_length is not None and context is not None:
-        # So many steps on each, and no last chunk that is too short for them all.
-        chunk_length = math.ceil(length / math.ceil(length / (chunk_length * context.size)))
+    if context is not None:
+        if chunk_length is not None:  # so many steps on each, and chunks of nearly one length
+            chunk_length = math.ceil(length / math.ceil(length / (chunk_length * context.size)))
+        _check_shards(length, chunk_length or length, context.size, model.config.d_conv)
     return sums_in_chunks(model, chunk, length, chunk_length)
 
 
@@ -87,6 +91,18 @@ def sums_in_chunks(
         sums, _ = sum_over_chunks(model, chunk, length, chunk_length)
     weighted_nll, *others = sums.unbind()
     return TokenSums(weighted_nll, *(each.detach() for each in others))
+
+
+def _check_shards(length: int, chunk_length: int, ranks: int, d_conv: int) -> None:
+    """Refuse what one rank alone would stumble over while the others wait for it."""
+    last = (length - 1) % chunk_length + 1
+    steps, needed = last // ranks, max(1, d_conv - 1)
+    if steps < needed:
+        raise ValueError(
+            f"{ranks} devices share windows of {length} tokens in chunks, the last of {last}, {steps} for "
+            f"one; a convolution of width {d_conv} needs {needed}: give another --trainer.chunk_length, a "
+            "smaller --trainer.context, or longer windows"
+        )
 
 
 def _sums(

@@ -24,6 +24,7 @@ from bioaudio_recipes.run_folder import RunFolder
 from bioaudio_recipes.training.checkpoints import CheckpointFolder, Resume, find_checkpoint, flatten
 from bioaudio_recipes.training.engine import TrainerConfig, fit, process_rank
 from bioaudio_recipes.training.metrics_log import MetricsLog
+from bioaudio_recipes.training.roll_call import RollCall
 from bioaudio_recipes.training.saved_config import plain, save_config
 from bioaudio_recipes.training.stopping import SaveAndStop
 
@@ -102,9 +103,9 @@ class Pretraining:
         judge = Validation(
             log, self.held_out, self.stages, self.validate_every, self.most_validated, microbatch, progress
         )
-        save = SaveAndStop(
-            checkpoints, log, module.total_steps, trainer.checkpoint_every, trainer.max_minutes
-        )
+        every, minutes = trainer.checkpoint_every, trainer.max_minutes
+        roll = RollCall(trainer.timeout)
+        save = SaveAndStop(checkpoints, log, roll, module.total_steps, every, minutes)
         order = BatchOrder(
             self.stages,
             seed=self.seed,
@@ -115,7 +116,7 @@ class Pretraining:
         loader = ResumableLoader(
             self.batches, order, num_workers=trainer.num_workers, pin_memory=trainer.on_cuda()
         )
-        callbacks = [progress, judge, save]
+        callbacks = [progress, judge, save, roll]
         fit(module, loader, callbacks, trainer, accumulation=accumulation, checkpoint=checkpoint)
         log.close()
 

@@ -103,8 +103,11 @@ class Validation(StepCallback):
         self.step = 0
         """The step of that result."""
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Judge the model that the run starts from, unless the run goes on from a checkpoint."""
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Judge the model that the run starts from, unless the run goes on from a checkpoint.
+
+        After `on_train_start` of every callback, since signals are taken there and this may take minutes.
+        """
         if trainer.global_step == 0:
             self._validate(trainer, pl_module, 0)
 
@@ -136,7 +139,7 @@ class Validation(StepCallback):
             batch = module.objective.batch(windows.read(mine[first : first + size]))
             batch = module.transfer_batch_to_device(batch, module.device, 0)
             with trainer.precision_plugin.forward_context():
-                found = module.objective.sums(module.result, batch, module.memory.plan)
+                found = module.objective.sums(module.result, batch, module.memory.chunk_length_of)
             sums += torch.stack([found.nll, found.targets])
         if trainer.world_size > 1:
             sums = trainer.strategy.reduce(sums, reduce_op="sum")

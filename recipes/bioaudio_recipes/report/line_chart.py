@@ -10,7 +10,7 @@ from bioaudio_recipes.report.axis import Axis, decades, log_span, span, tick_lab
 from bioaudio_recipes.report.markup import Markup, element
 
 WIDTH, HEIGHT = 480, 300
-LEFT, RIGHT, TOP, BOTTOM = 68, 24, 26, 52
+LEFT, RIGHT, TOP, BOTTOM = 76, 24, 26, 52
 MOST_POINTS = 500
 PALETTE = 8
 """Colours in the style sheet; further series use them again."""

@@ -27,7 +27,9 @@ class _Layers(NamedTuple):
     """Alive while one of them runs backward."""
 
 
-def bytes_per_token(config: MambaConfig, mode: Mode, *, half: bool, on_gpu: bool) -> int:
+def bytes_per_token(
+    config: MambaConfig, mode: Mode, *, half: bool, on_gpu: bool, compiled: bool = False
+) -> int:
     """Most bytes of activations that a training step holds, per token (per token of a chunk for chunks).
 
     Args:
@@ -35,23 +37,26 @@ def bytes_per_token(config: MambaConfig, mode: Mode, *, half: bool, on_gpu: bool
         mode: what is kept.
         half: whether products run in half precision.
         on_gpu: whether that is on a GPU.
+        compiled: whether torch.compile decides what is made again, which it does less often.
     """
     size = 2 if half else 4
     block = BlockConfig(d_state=config.d_state, expand=config.expand)
-    layer = _mamba(config.d_model, config.rank, block, size, on_gpu)
+    layer = _mamba(config.d_model, config.rank, block, size, on_gpu, compiled)
     head = (4 + size) * config.d_model + 40  # the last norm; targets, losses and weights
     if mode == "blocks":
         return config.n_layer * layer.entering + layer.kept + layer.backward + head
     return config.n_layer * layer.kept + layer.backward + head
 
 
-def bytes_per_sample(config: SashimiConfig, mode: Mode, *, half: bool, on_gpu: bool) -> int:
+def bytes_per_sample(
+    config: SashimiConfig, mode: Mode, *, half: bool, on_gpu: bool, compiled: bool = False
+) -> int:
     """`bytes_per_token` of a network over waveforms: each level at its own rate."""
     size = 2 if half else 4
     total, alive, rate = 0.0, 0.0, 1
     for level in range(config.n_levels):
         width, block = config.width(level), config.block(level)
-        layer = _layers(width, block, size, on_gpu)
+        layer = _layers(width, block, size, on_gpu, compiled)
         is_centre = level == config.n_levels - 1
         blocks = config.n_layer * (1 if is_centre or not config.unet else 2)
         total += blocks * (layer.entering if mode == "blocks" else layer.kept) / rate
@@ -63,11 +68,11 @@ def bytes_per_sample(config: SashimiConfig, mode: Mode, *, half: bool, on_gpu: b
     return round(total + alive + head)
 
 
-def _layers(width: int, block: BlockConfig, size: int, on_gpu: bool) -> _Layers:
+def _layers(width: int, block: BlockConfig, size: int, on_gpu: bool, compiled: bool) -> _Layers:
     match block.kind:
         case "mamba":
             rank = block.dt_rank or MambaConfig(d_model=width, n_layer=1).rank
-            return _mamba(width, rank, block, size, on_gpu)
+            return _mamba(width, rank, block, size, on_gpu, compiled)
         case "mamba-s4":
             inner = block.expand * width
             kept = 4 * width + 4 * size * inner + _lti_states(inner, block)
@@ -86,13 +91,15 @@ def _lti_states(channels: int, block: BlockConfig) -> int:
     return channels * block.states * (8 if block.is_complex else 4) // LTI_STEPS
 
 
-def _mamba(width: int, rank: int, block: BlockConfig, size: int, on_gpu: bool) -> _Layers:
+def _mamba(width: int, rank: int, block: BlockConfig, size: int, on_gpu: bool, compiled: bool) -> _Layers:
     inner, states = block.expand * width, block.real_size
     residual, wide, narrow = 4 * width, size * inner, size * width
     selection = size * (rank + 2 * states)
     steps = SCAN_STEPS_ON_GPU if on_gpu else SCAN_STEPS_ON_CPU
     kept_states = 4 * inner * states // steps
     kept = residual + 2 * wide + selection + kept_states + wide  # x and z; dt, B and C; states; y
+    if compiled:
+        kept += narrow + 2 * wide  # the norm, u and dt, which else are made again
     # Made again: the norm, u and dt. Gradients: of the residual, y, u (twice), dt, x and z; the compiled CPU
     # kernels work on float32 copies of all they read and write.
     gradients = inner * (6 * size if on_gpu else 14 * 4) + 2 * residual

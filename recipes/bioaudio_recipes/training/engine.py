@@ -20,7 +20,6 @@ from torch.utils.data import DataLoader
 from bioaudio_mamba import MambaConfig, SashimiConfig
 from bioaudio_recipes.training.checkpoints import Checkpoint
 from bioaudio_recipes.training.memory import MemoryPlanner
-from bioaudio_recipes.training.roll_call import RollCall
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +48,7 @@ class TrainerConfig:
     """Activations kept for the backward pass: full keeps all, blocks those between the blocks, chunks those
     of one chunk of time, for any length; what is not kept is made again. auto takes the first that fits."""
     chunk_length: int | None = None
-    """Time steps of a chunk; by default as the free memory allows."""
+    """Time steps of a chunk, which makes auto take chunks; by default as the free memory allows."""
     deterministic: bool = False
     """Whether to insist on deterministic operations on a GPU too; on a CPU all of them are."""
     num_workers: int = 2
@@ -123,6 +122,8 @@ class TrainerConfig:
             parameters=parameters,
             tokens=tokens,
             half=self.precision == "bf16-mixed",
+            compiled=self.compile,
+            processes=self.device_count,
             progress=self.progress,
         )
 
@@ -158,10 +159,8 @@ def fit(
         checkpoint: what to go on from.
     """
     strategy: Any = config.strategy
-    if config.world_size > 1:
-        callbacks = [*callbacks, RollCall(config.timeout)]
-        if strategy in ("auto", "ddp"):
-            strategy = DDPStrategy(timeout=config.collective_timeout)
+    if config.world_size > 1 and strategy in ("auto", "ddp"):
+        strategy = DDPStrategy(timeout=config.collective_timeout)
     with _quiet_lightning():
         trainer = Trainer(
             accelerator=config.accelerator,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -18,17 +19,39 @@ def free_bytes(device: torch.device) -> int:
 
 def _free_on_machine() -> int:
     """As Linux estimates it; elsewhere half of all memory."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    for line in _lines(Path("/proc/meminfo")):
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
-def free_in_container(group: Path = Path("/sys/fs/cgroup")) -> int:
-    """What is left below the limit of this control group (version 2); 2^63 if it has none."""
+def free_in_container(mount: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
+    """What is left below the limits of this process's control groups, of version 1 or 2; 2^63 without any.
+
+    Args:
+        mount: where the groups lie.
+        own: names the process's; those around them count too.
+    """
+    left = [2**63]
+    for line in ("0::/", *_lines(own)):
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            root, limit, used = mount, "memory.max", "memory.current"
+        elif "memory" in controllers.split(","):
+            root, limit, used = mount / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
+            continue
+        inner = root / path.lstrip("/")  # not there if the container shows its own group as the root
+        for group in (inner, *inner.parents):
+            with suppress(OSError, ValueError):  # no such group, or its limit is the word "max"
+                left.append(int((group / limit).read_text()) - int((group / used).read_text()))
+            if group == root:
+                break
+    return max(0, min(left))
+
+
+def _lines(file: Path) -> list[str]:
     try:
-        limit, used = ((group / f"memory.{name}").read_text().strip() for name in ("max", "current"))
-        return max(0, int(limit) - int(used))
-    except (OSError, ValueError):  # no such group, or its limit is the word "max"
-        return 2**63
+        return file.read_text().splitlines()
+    except OSError:
+        return []

@@ -70,13 +70,22 @@ class MemoryPlanner:
     """Whether products run in half precision."""
     parameters: int
     """Of the model."""
+    compiled: bool = False
+    """Whether the model goes through torch.compile."""
+    processes: int = 1
+    """Of the run on this host; on a CPU they share its memory."""
     progress: bool = False
     """Whether to show the choice on the terminal."""
 
     def choose(self, device: torch.device) -> MemoryPlan:
-        """What was asked for, or the first of full, blocks and chunks that fits the device's free memory."""
+        """What was asked for, or the first of full, blocks and chunks that fits the device's free memory.
+
+        Who gives a chunk length asks for chunks.
+        """
         budget = self._budget(device)
-        mode = self.fitting(device, budget) if self.memory == "auto" else self.memory
+        mode = self.memory
+        if mode == "auto":
+            mode = self.fitting(device, budget) if self.chunk_length is None else "chunks"
         per_token = self._per_token("chunks", device)
         tokens = max(LEAST_TOKENS, min(CHUNK_TOKENS, 2 ** (max(1, budget // per_token).bit_length() - 1)))
         return MemoryPlan(mode=mode, chunk_length=self.chunk_length, chunk_tokens=tokens)
@@ -103,24 +112,29 @@ class MemoryPlanner:
             f"{self._budget(device) / 1e9:,.1f} GB are there for them"
         )
 
-    def advice(self, plan: MemoryPlan, device: torch.device) -> str:
-        """What to do where the memory was not enough for a plan."""
-        if plan.mode == "chunks":
-            length = plan.chunk_length or plan.chunk_tokens
+    def advice(self, plan: MemoryPlan, device: torch.device, rows: int) -> str:
+        """What to do where the memory was not enough for a plan and a batch of so many rows."""
+        length = plan.chunk_length_of(rows)
+        if length is not None:
             return (
                 f"give --trainer.chunk_length {max(1, length // 4)}, or fewer --trainer.tokens_per_microbatch"
             )
         total = torch.cuda.get_device_properties(device).total_memory if _on_gpu(device) else 0
-        mode = self.fitting(device, int(_share(device) * total), after=plan.mode)
-        return f"--trainer.memory {mode} would fit"
+        if self.fitting(device, int(_share(device) * total), after=plan.mode) == "blocks":
+            return "--trainer.memory blocks would fit"
+        # Not --trainer.memory chunks: a run that has begun with auto goes on with auto.
+        length = MemoryPlan(mode="chunks").chunk_length_of(rows)
+        return f"--trainer.memory auto --trainer.chunk_length {length} would fit"
 
     def _per_token(self, mode: Mode, device: torch.device) -> int:
+        how: dict[str, Any] = {"half": self.half, "on_gpu": _on_gpu(device), "compiled": self.compiled}
         if isinstance(self.model, SashimiConfig):
-            return bytes_per_sample(self.model, mode, half=self.half, on_gpu=_on_gpu(device))
-        return bytes_per_token(self.model, mode, half=self.half, on_gpu=_on_gpu(device))
+            return bytes_per_sample(self.model, mode, **how)
+        return bytes_per_token(self.model, mode, **how)
 
     def _budget(self, device: torch.device) -> int:
-        return max(0, int(_share(device) * (free_bytes(device) - ADAM_BYTES * self.parameters)))
+        free = free_bytes(device) // (1 if _on_gpu(device) else self.processes)
+        return max(0, int(_share(device) * (free - ADAM_BYTES * self.parameters)))
 
 
 def _on_gpu(device: torch.device) -> bool:
@@ -141,11 +155,17 @@ class TrainingMemory:
     def __init__(self, planner: MemoryPlanner | None) -> None:
         self._planner = planner
         self._plan: MemoryPlan | None = None
+        self._rows = 1
 
     @property
     def plan(self) -> MemoryPlan:
         """The one in force."""
         return self._plan or MemoryPlan()
+
+    def chunk_length_of(self, rows: int) -> int | None:
+        """Time steps of a chunk in a batch of so many rows, the batch that `explain` then speaks of."""
+        self._rows = rows
+        return self.plan.chunk_length_of(rows)
 
     def settle(self, trainer: Trainer, device: torch.device, backbone: Mamba | Sashimi) -> None:
         """Choose unless that is done, on the first rank for all, say so, and set the model up."""
@@ -164,16 +184,17 @@ class TrainingMemory:
         """Turn running out of memory into an error that says what would fit.
 
         Raises:
-            ValueError: in place of `torch.OutOfMemoryError`.
+            ValueError: in place of `torch.OutOfMemoryError`, or of the RuntimeError that a CPU raises.
         """
         try:
             yield
-        except torch.OutOfMemoryError as error:
-            if self._planner is None:
+        except RuntimeError as error:  # of which OutOfMemoryError is one
+            exhausted = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+            if self._planner is None or not exhausted:
                 raise
             raise ValueError(
                 f"out of memory with --trainer.memory {self.plan.mode} and micro-batches of "
-                f"{self._planner.tokens:,} tokens: {self._planner.advice(self.plan, device)}"
+                f"{self._planner.tokens:,} tokens: {self._planner.advice(self.plan, device, self._rows)}"
             ) from error
 
     def to_dict(self) -> dict[str, Any]:
@@ -183,7 +204,7 @@ class TrainingMemory:
     def resume(self, saved: Mapping[str, Any] | None) -> None:
         """Keep to the plan of a checkpoint, unless another one is asked for: chunks change the rounding."""
         asked = self._planner
-        if saved is None or asked is None or asked.chunk_length is not None:
+        if saved is None or asked is None or asked.chunk_length not in (None, saved["chunk_length"]):
             return
         if asked.memory in ("auto", saved["mode"]):
             self._plan = MemoryPlan(**saved)

@@ -1,17 +1,24 @@
-"""No run on several processes waits for ever: who does not come is named."""
+"""No run on several processes waits for ever: who fails, or does not come, is named."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
-from typing import Any
 
-import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
+from torch.optim import Optimizer
 
 GRACE = timedelta(seconds=10)
-"""How long the others have, after a failure, to say that they have seen it too."""
+"""How long the others have, after a failed collective, to say that they have seen it too."""
+YES, NO, LEFT_ALONE, FAILED = "yes", "no", "left alone", "failed: "
+"""What a rank answers. The last two by one that is about to leave, since a collective failed or something of
+its own did."""
+
+
+class LostRank(ConnectionError):
+    """Another rank has died, hangs or failed; the message names it."""
 
 
 class RollCall(Callback):
@@ -21,63 +28,96 @@ class RollCall(Callback):
     process, can keep the call from ending. Where that store is gone, so is rank 0, which holds it.
 
     Args:
-        timeout: how long to wait for the others before a step.
+        timeout: how long to wait for the others.
     """
 
     def __init__(self, timeout: timedelta) -> None:
         self.timeout = timeout
         self.calls = 0
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    def any_rank(self, decision: bool) -> bool:
+        """Whether this or another rank says yes, once all have been asked the same; waits for no device.
+
+        Raises:
+            LostRank: one of them does not answer in time, or has failed.
+        """
+        if not dist.is_initialized():
+            return decision
+        self.calls += 1
+        answers = call_roll(self.calls, YES if decision else NO, self.timeout)
+        _check(answers, f"did not come to the next step within {_seconds(self.timeout)}")
+        return YES in answers
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
-        """Call the roll before the first micro-batch of a step."""
-        if batch_idx % trainer.accumulate_grad_batches == 0:
-            self.calls += 1
-            absent = call_roll(f"step {self.calls}", self.timeout, forget=f"step {self.calls - 1}")
-            if absent:
-                raise ConnectionError(_explain(absent, "did not come to the next step", self.timeout))
+        """Call the roll before anything of the step waits for a device, which may be waiting for a rank."""
+        self.any_rank(False)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Say whose fault a failed collective is.
+        """Say whose fault a failed collective is; of any other failure, tell the others the reason.
 
-        Leaves by raising: what Lightning would do now waits for the device, which waits for the other.
+        Leaves by raising if it was another's: what Lightning would do now waits for the device.
         """
-        failed = isinstance(exception, RuntimeError | ConnectionError)
-        if not failed or isinstance(exception, torch.OutOfMemoryError) or not dist.is_initialized():
+        if isinstance(exception, LostRank):
+            raise exception
+        if not dist.is_initialized() or not isinstance(exception, Exception):
             return
-        grace = min(self.timeout, GRACE)
-        absent = call_roll("failure", grace)
-        if absent:
-            raise ConnectionError(_explain(absent, "no longer answers", grace)) from exception
+        self.calls += 1  # the one that the others call next
+        if _is_of_a_collective(exception):
+            grace = min(self.timeout, GRACE)
+            _check(call_roll(self.calls, LEFT_ALONE, grace), f"no longer answers within {_seconds(grace)}")
+        else:
+            reason = str(exception).partition("\n")[0]
+            call_roll(self.calls, f"{FAILED}{type(exception).__name__}: {reason}", GRACE)
 
 
-def call_roll(name: str, timeout: timedelta, forget: str | None = None) -> list[int]:
-    """Wait until every process calls the roll of this name; returns the ranks that have not, after `timeout`.
+def call_roll(number: int, answer: str, timeout: timedelta) -> list[str | None]:
+    """Answer, and wait until every rank has, or one has failed; returns the answers by rank, None: missing.
 
     Args:
-        name: never used before.
+        number: of the call, one more than the last.
+        answer: of this rank.
         timeout: how long to wait for all of them together.
-        forget: an earlier call, at which all were present, whose traces are to go.
     """
-    rank, ranks = dist.get_rank(), range(dist.get_world_size())
+    rank, size = dist.get_rank(), dist.get_world_size()
+    names = [f"{number} {other}" for other in range(size)]
     store = PrefixStore("bioaudio roll", _get_default_store())
     try:
-        store.set(f"{name} {rank}", "here")
-        try:
-            store.wait([f"{name} {other}" for other in ranks], timeout)
-        except dist.DistStoreError:
-            return [other for other in ranks if not store.check([f"{name} {other}"])]
-        if forget is not None:
-            store.delete_key(f"{forget} {rank}")
+        store.set(names[rank], answer)
+        if store.add(f"{number} present", 1) == size or answer.startswith(FAILED):
+            store.set(f"{number} over", "")
+        with suppress(dist.DistStoreError):
+            store.wait([f"{number} over"], timeout)
+        answers = [store.get(name).decode() if store.check([name]) else None for name in names]
+        if None not in answers:  # so all have read the answers before these
+            for trace in (rank, *(("present", "over") if rank == 0 else ())):
+                store.delete_key(f"{number - 1} {trace}")
     except dist.DistNetworkError:
-        return [0]
-    return []
+        return [None, *[LEFT_ALONE] * (size - 1)]
+    return answers
 
 
-def _explain(ranks: list[int], failing: str, timeout: timedelta) -> str:
-    names = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {', '.join(map(str, ranks))}"
-    return (
-        f"{names} of {dist.get_world_size()} {failing} within {timeout.total_seconds():g} s: died, or hangs "
-        "(--trainer.timeout_seconds); the same command goes on from the last checkpoint"
-    )
+def _check(answers: list[str | None], absence: str) -> None:
+    """Raise LostRank for the ranks that have failed, or else for those that are absent."""
+    failed = [(rank, answer) for rank, answer in enumerate(answers) if answer and answer.startswith(FAILED)]
+    absent = [rank for rank, answer in enumerate(answers) if answer is None]
+    if failed:
+        rank, reason = failed[0]
+        raise LostRank(f"rank {rank} of {len(answers)} {reason}")
+    if absent:
+        names = f"rank {absent[0]}" if len(absent) == 1 else f"ranks {', '.join(map(str, absent))}"
+        raise LostRank(
+            f"{names} of {len(answers)} {absence}: died, or hangs (--trainer.timeout_seconds); the same "
+            "command goes on from the last checkpoint"
+        )
+
+
+def _is_of_a_collective(exception: Exception) -> bool:
+    """Whether torch.distributed failed, in an error of its own or, on the CPU, one that names gloo's code."""
+    error = exception.__cause__ if isinstance(exception, ConnectionError) else exception
+    return isinstance(error, dist.DistError) or (type(error) is RuntimeError and "/gloo/" in str(error))
+
+
+def _seconds(time: timedelta) -> str:
+    return f"{time.total_seconds():g} s"

@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from bioaudio_recipes.training.checkpoints import CheckpointFolder
 from bioaudio_recipes.training.metrics_log import MetricsLog
+from bioaudio_recipes.training.roll_call import RollCall
 from bioaudio_recipes.training.step_callback import StepCallback
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -25,6 +26,7 @@ class SaveAndStop(StepCallback):
     Args:
         folder: where checkpoints go.
         metrics: brought to disk before each checkpoint, so that no row before it can be missing.
+        roll: asks the other ranks whether one of them has to stop.
         total_steps: the run's last step.
         every: optimizer steps from one checkpoint to the next.
         max_minutes: time from the making of this object after which to save and stop, or None.
@@ -34,12 +36,14 @@ class SaveAndStop(StepCallback):
         self,
         folder: CheckpointFolder,
         metrics: MetricsLog,
+        roll: RollCall,
         total_steps: int,
         every: int,
         max_minutes: float | None = None,
     ) -> None:
         self.folder = folder
         self.metrics = metrics
+        self.roll = roll
         self.total_steps = total_steps
         self.every = every
         self.deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
@@ -57,7 +61,7 @@ class SaveAndStop(StepCallback):
         """Save if it is time to, and stop if asked to."""
         self.step = step
         due = self.received is not None or (self.deadline is not None and time.monotonic() > self.deadline)
-        stop = trainer.strategy.reduce_boolean_decision(due, all=False)
+        stop = self.roll.any_rank(due)
         if stop or step % self.every == 0 or step == self.total_steps:
             self.metrics.flush()
             self.folder.save(trainer, step)

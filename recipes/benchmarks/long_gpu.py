@@ -1,6 +1,6 @@
 """Exact training steps on sequences of a million tokens and far more, on one GPU.
 
-    python kernels/benchmarks/long_gpu.py --out DIR [--tokens 67108864] [--fasta human.fa.gz]
+    python recipes/benchmarks/long_gpu.py --out DIR [--tokens 67108864] [--fasta human.fa.gz]
 
 With bfloat16 autocast and AdamW: a step at 2^20 in chunks of several lengths, for the 3.5 M (8 x 256) and the
 7 M (16 x 256) model; one step on a single sequence of `--tokens` random bases; and, with a FASTA file, some

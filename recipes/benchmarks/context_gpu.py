@@ -1,13 +1,13 @@
 """One sequence over several GPUs: whether it is right, and how much faster it is.
 
-    torchrun --nproc-per-node 4 kernels/benchmarks/context_gpu.py --out DIR
+    torchrun --nproc-per-node 4 recipes/benchmarks/context_gpu.py --out DIR
 
 First, at small sizes, the ranks together against each rank alone: logits, states, all gradients, unequal
-shards, packed sequences. Then the time of a training step of the 7 M-parameter model (bfloat16, AdamW,
-next-token loss) on 1, 2, 4 ... GPUs: one sequence of `--length` tokens, read in chunks of `--chunk` tokens a
-GPU as exact time-chunked training reads it (forwards for the states between chunks, then backwards chunk by
-chunk), and ordinary data parallelism with a sequence of `--data-length` tokens on each. Prints tables; writes
-DIR/context_gpu.json. `--device cpu` runs it all on gloo, to try it out with small sizes.
+shards, packed sequences, a training step in chunks. Then the time of a training step of the 7 M-parameter
+model (bfloat16, AdamW, `next_token_sums` under DistributedDataParallel, as `pretrain` runs it) on 1, 2, 4 ...
+GPUs: one sequence of `--length` tokens, read in chunks of `--chunk` tokens a GPU, and ordinary data
+parallelism with a sequence of `--data-length` tokens on each. Prints tables; writes DIR/context_gpu.json.
+`--device cpu` runs it all on gloo, to try it out with small sizes.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -25,8 +27,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from bioaudio_kernels import cut_cu_seqlens
-from torch import Tensor
-from torch.nn import functional
+from bioaudio_recipes.pretrain.next_token_loss import next_token_sums
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.nn.parallel import DistributedDataParallel
 
 from bioaudio_mamba import BlockState, CausalLM, ContextGroup, MambaConfig, ModelState, shard_of
 from bioaudio_mamba.presets import mamba_dna_7m
@@ -48,18 +52,20 @@ def main() -> None:
     rank, world = dist.get_rank(), dist.get_world_size()
     everyone = dist.new_group(backend="gloo")  # waits without the GPU
     sizes = [size for size in (1, 2, 4, 8) if size <= world]
-    groups = [ContextGroup(dist.new_group(list(range(size))), rank, size) for size in sizes]
+    names = ("data", "context")
+    meshes = [init_device_mesh(device.type, (1, size), mesh_dim_names=names) for size in sizes]
     name = torch.cuda.get_device_name() if cuda else "CPU"
     say(f"{world} x {name}, torch {torch.__version__}")
-    check(groups[-1], device)
+    if rank < sizes[-1]:
+        check(ContextGroup.of(meshes[-1]["context"]), device)
 
     rows = []
-    for group in groups:
-        row = {"gpus": group.size}
+    for size, mesh in zip(sizes, meshes, strict=True):
+        row: dict[str, Any] = {"gpus": size}
         for kind, measure in (("context", context_step), ("data", data_step)):
             dist.barrier(everyone)
-            if rank < group.size:
-                row[kind] = measure(group, device, arguments)
+            if rank < size:
+                row[kind] = measure(ContextGroup.of(mesh["context"]), device, arguments)
         rows.append(row)
     say(f"\none sequence of {arguments.length:,} tokens, chunks of {arguments.chunk:,} a GPU")
     table(rows, "context", lambda row: arguments.length)
@@ -92,45 +98,74 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
+class TrainingStep(nn.Module):
+    """The loss of a step on packed bases, divided so that the mean over the ranks is one over all tokens."""
+
+    def __init__(self, model: CausalLM, chunk_length: int | None, context: ContextGroup | None) -> None:
+        super().__init__()
+        self.model = model
+        self.chunk_length = chunk_length
+        self.context = context
+
+    def forward(self, packed: Tensor) -> Tensor:
+        sums = next_token_sums(self.model, packed, chunk_length=self.chunk_length, context=self.context)
+        ranks = 1 if self.context is None else self.context.size
+        return sums.weighted_nll * ranks / packed.numel()
+
+
+def parallel(step: TrainingStep, group: ContextGroup) -> nn.Module:
+    """The step, its gradients averaged over the ranks."""
+    return step if group.size == 1 else DistributedDataParallel(step, process_group=group.group)
+
+
+def make_model(device: torch.device, d_model: int, n_layer: int) -> CausalLM:
+    config = MambaConfig(d_model=d_model, n_layer=n_layer)
+    return CausalLM(config, torch.Generator().manual_seed(0)).to(device)
+
+
+def random_bases(rows: int, length: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(7, 11, (rows, length), generator=generator, dtype=torch.uint8)
+
+
 def check(group: ContextGroup, device: torch.device) -> None:
     """The ranks together give what this one gives alone; stops with the name of what differs."""
-    config = MambaConfig(d_model=64, n_layer=2)
-    model = CausalLM(config, torch.Generator().manual_seed(0)).to(device)
-    length = 4099
+    model, length = make_model(device, 64, 2), 4099
     tokens = torch.randint(16, (2, length), generator=torch.Generator().manual_seed(1)).to(device)
     weights = torch.randn(2, length, 16, generator=torch.Generator().manual_seed(2)).to(device)
+    generator = torch.Generator().manual_seed(3)
     state = tuple(
-        BlockState(torch.randn_like(layer.conv), torch.randn_like(layer.ssm))
+        BlockState(*(torch.randn(t.shape, generator=generator).to(device) for t in layer))
         for layer in model.initial_state(2)
     )
-    for layer in state:
-        for tensor in layer:
-            dist.broadcast(tensor, 0)
-    found = step_for_check(model, tokens, weights, state, slice(0, length), None)
+    alone = step_for_check(model, tokens, weights, state, slice(0, length), None)
     here = shard_of(group, length - 7)  # the last rank takes seven steps more
     here = slice(here.start, length if group.rank == group.size - 1 else here.stop)
     shared = step_for_check(model, tokens, weights, state, here, group)
-    compare("one sequence", here, found, shared, group)
+    compare("one sequence", [(alone[0][:, here], shared[0]), *zip(alone[1], shared[1], strict=True)], group)
 
     borders = torch.tensor([0, 5, 1024, length // 2, length - 1, length], device=device)
-    stops = [shard_of_rank(group, r, length).stop for r in range(group.size)]
-    lengths = [stop - start for start, stop in zip([0, *stops], stops, strict=False)]
-    mine = cut_cu_seqlens(borders, lengths)[group.rank]
-    here = shard_of(group, length)
-    found = step_for_check(model, tokens[:1], weights[:1], None, slice(0, length), None, borders)
+    shards = [shard_of(replace(group, rank=rank), length) for rank in range(group.size)]
+    mine = cut_cu_seqlens(borders, [shard.stop - shard.start for shard in shards])[group.rank]
+    here = shards[group.rank]
+    alone = step_for_check(model, tokens[:1], weights[:1], None, slice(0, length), None, borders)
     shared = step_for_check(model, tokens[:1], weights[:1], None, here, group, mine)
-    compare("packed sequences", here, found, shared, group)
+    compare("packed", [(alone[0][:, here], shared[0]), *zip(alone[1], shared[1], strict=True)], group)
 
-
-def shard_of_rank(group: ContextGroup, rank: int, length: int) -> slice:
-    return shard_of(ContextGroup(group.group, rank, group.size), length)
+    packed = random_bases(2, length).to(device)
+    alone = TrainingStep(model, None, None)
+    together = parallel(TrainingStep(deepcopy(model), 300, group), group)
+    for step in (alone, together):
+        step(packed).backward()
+    gradients = ([p.grad for p in step.parameters()] for step in (alone, together))
+    compare("a training step in chunks", list(zip(*gradients, strict=True)), group)
 
 
 def step_for_check(
     model: CausalLM, tokens: Tensor, weights: Tensor, state: ModelState | None, here: slice,
     context: ContextGroup | None, cu_seqlens: Tensor | None = None,
-) -> tuple[Tensor, list[Tensor], list[Tensor]]:  # fmt: skip
-    """Logits; the last state and the gradient of the first, if there is one; gradients of the parameters."""
+) -> tuple[Tensor, list[Tensor]]:  # fmt: skip
+    """Logits; the last state and the gradient of the first, if there is one, and those of the parameters."""
     leaves = (
         None if state is None else tuple(BlockState(*(t.clone().requires_grad_() for t in s)) for s in state)
     )
@@ -139,27 +174,22 @@ def step_for_check(
     ends: list[Tensor] = []
     starts: list[Tensor] = []
     if leaves is not None:
-        ends, starts = flat(last), flat(leaves)
+        ends, starts = ([t for layer in s for t in layer] for s in (last, leaves))
         loss = loss + sum((tensor * tensor).sum() for tensor in ends)
-    parameters = list(model.parameters())
-    gradients = torch.autograd.grad(loss, [*starts, *parameters])
-    states = [*(tensor.detach() for tensor in ends), *gradients[: len(starts)]]
-    return logits.detach(), states, list(gradients[len(starts) :])
+    gradients = torch.autograd.grad(loss, [*starts, *model.parameters()])
+    of_parameters = [gradient.contiguous() for gradient in gradients[len(starts) :]]
+    if context is not None:
+        for gradient in of_parameters:
+            dist.all_reduce(gradient, group=context.group)
+    return logits.detach(), [*(t.detach() for t in ends), *gradients[: len(starts)], *of_parameters]
 
 
-def flat(state: ModelState) -> list[Tensor]:
-    return [tensor for layer in state for tensor in layer]
-
-
-def compare(what: str, here: slice, alone: Any, shared: Any, group: ContextGroup) -> None:
-    summed = [gradient.contiguous() for gradient in shared[2]]
-    for gradient in summed:
-        dist.all_reduce(gradient, group=group.group)
-    pairs = [(alone[0][:, here], shared[0]), *zip(alone[1] + alone[2], shared[1] + summed, strict=True)]
+def compare(what: str, pairs: list[tuple[Any, ...]], group: ContextGroup) -> None:
+    """Of one rank alone and of all together."""
     errors = [((a - b).abs().max() / a.abs().max().clamp(min=1e-30)).item() for a, b in pairs]
-    worst = torch.tensor(max(errors), device=shared[0].device)
+    worst = torch.tensor(max(errors), device=pairs[0][0].device)
     dist.all_reduce(worst, dist.ReduceOp.MAX, group=group.group)
-    say(f"{what}: largest relative error of logits, states and gradients {worst.item():.2g}")
+    say(f"{what}: largest relative error {worst.item():.2g}")
     if not worst.item() <= RTOL:
         raise SystemExit(f"{what}: {group.size} ranks together differ from one alone by {worst.item():.2g}")
 
@@ -168,89 +198,42 @@ def context_step(
     group: ContextGroup, device: torch.device, arguments: argparse.Namespace
 ) -> dict[str, float]:
     """Time and memory of a step on one sequence, in chunks; each rank takes its shard of every chunk."""
-    model, optimizer = make_model(device, arguments)
-    generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(7, 11, (1, arguments.length), generator=generator, dtype=torch.uint8).to(device)
-    context = group if group.size > 1 else None
-    span = arguments.chunk * group.size
-    starts = range(0, arguments.length, span)
-
-    def read(start: int, state: ModelState | None) -> tuple[Tensor, ModelState]:
-        """Sum of the losses of this rank's shard of a chunk, and the state after the chunk."""
-        here = shard_of(group, min(span, arguments.length - start))
-        here = slice(start + here.start, start + here.stop)
-        given = tokens[:, here.start : here.stop + 1].long()
-        with torch.autocast(device.type, torch.bfloat16):
-            logits, state = model(given[:, : here.stop - here.start], state, context=context)
-        targets = given[:, 1:].flatten()
-        loss = functional.cross_entropy(logits[0, : len(targets)].float(), targets, reduction="sum")
-        return loss / arguments.length, state
-
-    def step() -> None:
-        states: list[ModelState | None] = [None]
-        with torch.no_grad():
-            for start in starts[:-1]:
-                states.append(read(start, states[-1])[1])
-        owed: list[Tensor] = []
-        for start, state in zip(reversed(starts), reversed(states), strict=True):
-            leaves = None
-            if state is not None:
-                leaves = tuple(BlockState(*(t.detach().requires_grad_() for t in layer)) for layer in state)
-            loss, end = read(start, leaves)
-            torch.autograd.backward([loss, *(flat(end) if owed else [])], [torch.ones_like(loss), *owed])
-            owed = [] if leaves is None else [t.grad for t in flat(leaves) if t.grad is not None]
-        reduce_gradients(model, group, dist.ReduceOp.SUM)
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return timed(step, group, device, arguments.steps)
+    packed = random_bases(1, arguments.length).to(device)
+    return timed(arguments.chunk, group if group.size > 1 else None, packed, group, arguments)
 
 
 def data_step(group: ContextGroup, device: torch.device, arguments: argparse.Namespace) -> dict[str, float]:
     """Time and memory of a step with a sequence on each rank."""
-    model, optimizer = make_model(device, arguments)
-    generator = torch.Generator().manual_seed(group.rank)
-    tokens = torch.randint(7, 11, (1, arguments.data_length + 1), generator=generator).to(device)
-
-    def step() -> None:
-        with torch.autocast(device.type, torch.bfloat16):
-            logits, _ = model(tokens[:, :-1])
-        functional.cross_entropy(logits[0].float(), tokens[0, 1:]).backward()
-        reduce_gradients(model, group, dist.ReduceOp.SUM)
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return timed(step, group, device, arguments.steps)
-
-
-def make_model(device: torch.device, arguments: argparse.Namespace) -> tuple[CausalLM, torch.optim.Optimizer]:
-    preset = mamba_dna_7m()
-    config = MambaConfig(d_model=preset.d_model, n_layer=arguments.layers)
-    model = CausalLM(config, torch.Generator().manual_seed(0)).to(device)
-    return model, torch.optim.AdamW(model.parameters(), fused=True)
-
-
-def reduce_gradients(model: CausalLM, group: ContextGroup, op: Any) -> None:
-    """All gradients in one collective."""
-    if group.size == 1:
-        return
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    together = torch.cat([gradient.flatten() for gradient in gradients])
-    dist.all_reduce(together, op, group=group.group)
-    for gradient, reduced in zip(gradients, together.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(reduced.view_as(gradient))
+    packed = random_bases(1, arguments.data_length, group.rank).to(device)
+    return timed(None, None, packed, group, arguments)
 
 
 def timed(
-    step: Callable[[], None], group: ContextGroup, device: torch.device, steps: int
+    chunk_length: int | None,
+    context: ContextGroup | None,
+    packed: Tensor,
+    group: ContextGroup,
+    arguments: argparse.Namespace,
 ) -> dict[str, float]:
     """Median seconds of a step after one to warm up, and peak memory, the largest of all ranks."""
+    device = packed.device
     cuda = device.type == "cuda"
+    model = make_model(device, mamba_dna_7m().d_model, arguments.layers)
+    loss = parallel(TrainingStep(model, chunk_length, context), group)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+
+    def step() -> None:
+        with torch.autocast(device.type, torch.bfloat16):
+            value = loss(packed)
+        value.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
     step()
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     seconds = []
-    for _ in range(steps):
+    for _ in range(arguments.steps):
         dist.all_reduce(torch.zeros(1, device=device), group=group.group)  # all start together
         if cuda:
             torch.cuda.synchronize()
