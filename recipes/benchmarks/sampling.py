@@ -1,7 +1,7 @@
 """Sampling speed of the 6.1 M U-Net beside a plain eager loop, in one run, on a CPU or a GPU.
 
-    python kernels/benchmarks/sampling.py --device cpu --batches 1 8
-    python kernels/benchmarks/sampling.py --device cuda --batches 1 64 1024
+    python recipes/benchmarks/sampling.py --device cpu --batches 1 8
+    python recipes/benchmarks/sampling.py --device cuda --batches 1 64 1024
 
 The plain loop is that of public SaShiMi code, at its best: a call of its module for each layer and sample,
 every stage at its own rate, `torch.multinomial` from a softmax. Ours is `Sampler`: CUDA graphs of whole
