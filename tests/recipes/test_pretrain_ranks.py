@@ -20,6 +20,7 @@ import torch.distributed as dist
 from bioaudio_recipes.optimisation import OptimizerConfig
 from bioaudio_recipes.pretrain import language_model
 from bioaudio_recipes.pretrain.language_model import LanguageModel
+from bioaudio_recipes.pretrain.objective import NextBase
 from bioaudio_recipes.run_folder import RunFolder
 from bioaudio_recipes.training import roll_call
 from bioaudio_recipes.training.engine import TrainerConfig, process_rank
@@ -175,7 +176,7 @@ def test_the_mesh_is_made_for_the_device_that_the_module_goes_to(monkeypatch: py
     monkeypatch.setattr(language_model, "make_context_group", make)
     model = CausalLM(MambaConfig(d_model=8, n_layer=1))
     sizes: dict[str, Any] = {"total_steps": 1, "tokens_per_step": 1, "tokens_per_microbatch": 1}
-    module = LanguageModel(model, OptimizerConfig(), context=2, **sizes)
+    module = LanguageModel(model, OptimizerConfig(), NextBase(), context=2, **sizes)
     strategy = OnOneOfTheGpus(torch.device("cuda", 1))
     quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
     trainer = Trainer(accelerator="cpu", strategy=strategy, max_steps=1, **quiet)
