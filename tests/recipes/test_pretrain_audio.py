@@ -57,7 +57,7 @@ def test_sums_are_those_of_shifted_logits(rng: torch.Generator) -> None:
         model(heard, labels=labels)[0].transpose(1, 2), codes.long(), reduction="none"
     )
     for plan in (MemoryPlan(), MemoryPlan(mode="chunks", chunk_length=5)):
-        sums = NextSample(128, conditional=True).sums(model, batch, plan)
+        sums = NextSample(128, conditional=True).sums(model, batch, plan.chunk_length_of)
         assert sums.targets == sums.weight == 24 + 10 + 1
         assert_close(sums.nll, nll[counted].sum().detach(), OUTPUT_RTOL[torch.float32])
         sums.weighted_nll.backward()

@@ -66,7 +66,7 @@ def measure_bits(
         for first in range(0, len(chosen), rows):
             batch = objective.batch(windows.read(chosen[first : first + rows]))
             batch = type(batch)(*(part.to(device) for part in batch))
-            sums = objective.sums(model, batch, MemoryPlan())
+            sums = objective.sums(model, batch, MemoryPlan().chunk_length_of)
             nats, samples = nats + float(sums.nll), samples + int(sums.targets)
         here = _counts(windows, COUNTED)
         train = _counts(corpus.held_out(length, "train"), COUNTED)

@@ -105,7 +105,7 @@ class LanguageModel(LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Sum of weighted losses over one micro-batch, per nominal token."""
         with self.memory.explain(self.device):
-            sums = self.objective.sums(self.model, batch, self.memory, self.context_group)
+            sums = self.objective.sums(self.model, batch, self.memory.chunk_length_of, self.context_group)
         self.step_sums += torch.stack(sums).detach()
         return sums.weighted_nll / self.tokens_per_microbatch
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol, TypeAlias, cast
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
@@ -15,10 +16,8 @@ from torch.nn import functional
 
 from bioaudio_mamba import CausalLM, LanguageModel, ModelState
 from bioaudio_recipes.pretrain.next_token_loss import TokenSums, next_token_sums, sums_in_chunks
-from bioaudio_recipes.training.memory import MemoryPlan, TrainingMemory
 
-Plan: TypeAlias = MemoryPlan | TrainingMemory
-"""Either says how long a chunk of time is."""
+ChunkLengthOf = Callable[[int], int | None]
 
 
 class Objective(Protocol):
@@ -30,13 +29,15 @@ class Objective(Protocol):
     def batch(self, windows: Any) -> Any:
         """Tensors of what the windows of this objective's data read."""
 
-    def sums(self, model: LanguageModel, batch: Any, plan: Plan, context: Ranks | None = None) -> TokenSums:
+    def sums(
+        self, model: LanguageModel, batch: Any, chunk_length_of: ChunkLengthOf, context: Ranks | None = None
+    ) -> TokenSums:
         """Predict all that counts in a batch.
 
         Args:
             model: the language model.
             batch: as `batch` makes it; it may be on the CPU while the model is on a GPU.
-            plan: whether activations are kept chunk by chunk of time.
+            chunk_length_of: time steps of a chunk of so many rows, or None to cut nothing.
             context: the processes that share the batch's windows, if any.
         """
         ...
@@ -62,11 +63,11 @@ class NextBase:
         self,
         model: LanguageModel,
         batch: UInt8[Tensor, "batch length"],
-        plan: Plan,
+        chunk_length_of: ChunkLengthOf,
         context: Ranks | None = None,
     ) -> TokenSums:
         """See `next_token_sums`."""
-        chunk_length = plan.chunk_length_of(len(batch))
+        chunk_length = chunk_length_of(len(batch))
         return next_token_sums(
             cast(CausalLM, model), batch, self.soft_mask_weight, chunk_length=chunk_length, context=context
         )
@@ -101,7 +102,11 @@ class NextSample:
         return WaveformBatch(*map(torch.from_numpy, windows))
 
     def sums(
-        self, model: LanguageModel, batch: WaveformBatch, plan: Plan, context: Ranks | None = None
+        self,
+        model: LanguageModel,
+        batch: WaveformBatch,
+        chunk_length_of: ChunkLengthOf,
+        context: Ranks | None = None,
     ) -> TokenSums:
         """Negative log-likelihoods of the samples that count; their weights are all 1."""
         assert context is None, "a waveform is not shared by several processes"
@@ -119,4 +124,4 @@ class NextSample:
             return torch.stack([total, number, total.detach(), number]), new_state
 
         rows, length = batch.codes.shape
-        return sums_in_chunks(model, chunk, length, plan.chunk_length_of(rows))
+        return sums_in_chunks(model, chunk, length, chunk_length_of(rows))

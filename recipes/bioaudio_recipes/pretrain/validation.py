@@ -139,7 +139,7 @@ class Validation(StepCallback):
             batch = module.objective.batch(windows.read(mine[first : first + size]))
             batch = module.transfer_batch_to_device(batch, module.device, 0)
             with trainer.precision_plugin.forward_context():
-                found = module.objective.sums(module.result, batch, module.memory)
+                found = module.objective.sums(module.result, batch, module.memory.chunk_length_of)
             sums += torch.stack([found.nll, found.targets])
         if trainer.world_size > 1:
             sums = trainer.strategy.reduce(sums, reduce_op="sum")
