@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bioaudio_mamba import WaveformLM
-from bioaudio_mamba.sashimi import CentreState
+from bioaudio_mamba.sashimi import CentreState, SashimiConfig
 
 MOST_ROWS = 16
 """Sequences side by side; for more, products of matrices are quicker than those of vectors."""
@@ -38,17 +38,24 @@ class CompiledState(NamedTuple):
     up: StageState
 
 
-def can_compile(model: WaveformLM, rows: int) -> bool:
-    """Whether `CompiledNetwork` knows all parts of a model, and is the quicker way for so many sequences."""
-    config, weight = model.config, model.lm_head.weight
+def has_known_parts(config: SashimiConfig) -> bool:
+    """Whether a network is a U-Net of real, selective Mamba blocks: what compiled and fused steps know."""
     blocks = [config.block(level) for level in range(config.n_levels)]
     return (
-        rows <= MOST_ROWS
-        and (weight.device.type, weight.dtype) == ("cpu", torch.float32)
-        and all(block.kind == "mamba" and not block.is_complex for block in blocks)
+        all(block.kind == "mamba" and not block.is_complex for block in blocks)
         and config.norm == "rms"
         and config.unet
         and not config.pool_gain
+    )
+
+
+def can_compile(model: WaveformLM, rows: int) -> bool:
+    """Whether `CompiledNetwork` knows all parts of a model, and is the quicker way for so many sequences."""
+    config, weight = model.config, model.lm_head.weight
+    return (
+        rows <= MOST_ROWS
+        and (weight.device.type, weight.dtype) == ("cpu", torch.float32)
+        and has_known_parts(config)
         and config.d_model % 8 == config.vocab_size % 8 == 0
     )
 

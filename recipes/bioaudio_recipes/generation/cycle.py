@@ -14,8 +14,6 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map_only
 
-from bioaudio_recipes.generation.drawing import Drawing
-
 
 class Place(NamedTuple):
     """Where sampling stands."""
@@ -37,7 +35,7 @@ class Drawn(NamedTuple):
 
 
 class Stepping(Protocol):
-    """What has the `step` of a `WaveformLM`."""
+    """What has the `step` of a `WaveformLM`, to logits or to what a `Draw` of its own takes in their place."""
 
     def step(
         self, tokens: Int64[Tensor, " batch"], state: Any, **options: Any
@@ -46,9 +44,11 @@ class Stepping(Protocol):
 
 Advance = Callable[[Place, Tensor], tuple[Place, Drawn]]
 """Draws as many samples as there are random numbers (batch, samples)."""
+Draw = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Draws codes from the result of a step and random numbers (batch,): a `Drawing`, as a rule."""
 
 
-def stepwise(model: Stepping, drawing: Drawing) -> Advance:
+def stepwise(model: Stepping, drawing: Draw) -> Advance:
     """Draw sample after sample, any number of them from any state."""
 
     def advance(place: Place, uniform: Float[Tensor, "batch samples"]) -> tuple[Place, Drawn]:

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_map
 from bioaudio_mamba import WaveformLM, with_fixed_systems
 from bioaudio_recipes.bench.graphed_step import cuda_graph
 from bioaudio_recipes.generation.compiled_network import CompiledNetwork, can_compile
-from bioaudio_recipes.generation.cycle import Drawn, Place, Recorded, stepwise
+from bioaudio_recipes.generation.cycle import Advance, Drawn, Place, Recorded, stepwise
 from bioaudio_recipes.generation.drawing import ClipNumbers, Drawing
 
 BLOCK = 4096
@@ -51,6 +51,24 @@ class Sampler:
     def _compiled(self) -> CompiledNetwork:
         return CompiledNetwork(self.model)
 
+    @cached_property
+    def _fused(self) -> Any:
+        """A `FusedNetwork`, or None; its module needs Triton, which a machine without a GPU may lack."""
+        if self.device.type != "cuda":
+            return None
+        from bioaudio_recipes.generation.fused_network import FusedNetwork, can_fuse
+
+        return FusedNetwork(self.model) if can_fuse(self.model) else None
+
+    def _network(self, clips: int) -> Any:
+        """What makes the steps of so many clips: the model itself, or a quicker form of it."""
+        if not self.records and can_compile(self.model, clips):
+            return self._compiled
+        return self._fused or self.model
+
+    def _advance(self, network: Any) -> Advance:
+        return network.advance(self.drawing) if network is self._fused else stepwise(network, self.drawing)
+
     @torch.no_grad()
     def sample(
         self,
@@ -70,11 +88,10 @@ class Sampler:
         classes = None if labels is None else torch.from_numpy(labels).to(self.device)
         place = self._start(len(clips), classes, prompt)
         numbers = ClipNumbers(self.seed, clips)
-        network: Any = self.model
-        if not self.records and can_compile(self.model, len(clips)):
-            network = self._compiled
+        network = self._network(len(clips))
+        if network is not self.model:
             place = place._replace(state=network.state(place.state))
-        step = stepwise(network, self.drawing)
+        step = self._advance(network)
         phase = 0 if prompt is None else len(prompt) % self.cycle
         if alone := min(samples, -phase % self.cycle):
             place, drawn = step(place, numbers.next(alone).to(self.device))
@@ -102,7 +119,7 @@ class Sampler:
     def _in_cycles(self, place: Place, uniform: Tensor) -> tuple[Place, Drawn]:
         """Whole cycles, one launch of a CUDA graph each."""
         if len(uniform) not in self._recorded:
-            self._recorded[len(uniform)] = Recorded(stepwise(self.model, self.drawing), cuda_graph)
+            self._recorded[len(uniform)] = Recorded(self._advance(self._network(len(uniform))), cuda_graph)
         recorded = self._recorded[len(uniform)]
         parts = []
         for numbers in uniform.split(self.cycle, 1):

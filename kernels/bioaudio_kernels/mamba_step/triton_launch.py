@@ -1,0 +1,184 @@
+"""Launches of the Triton step: all of them work in memory that stays where it is, as CUDA graphs need."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from bioaudio_kernels.integers import ceil_div
+from bioaudio_kernels.mamba_step.triton_config import (
+    NUM_WARPS,
+    choose_step_config,
+    rows_of_a_program,
+)
+from bioaudio_kernels.mamba_step.triton_head import head_kernel, linear_kernel
+from bioaudio_kernels.mamba_step.triton_packing import PackedLinear, PackedStage
+from bioaudio_kernels.mamba_step.triton_stage import narrow_kernel
+from bioaudio_kernels.mamba_step.triton_wide import close_kernel, enter_kernel, leave_kernel
+
+
+class Source(NamedTuple):
+    """What enters a stage: the sum of x and more, or the embeddings of a token and a label."""
+
+    x: Float[Tensor, "rows D"] | None = None
+    more: Float[Tensor, "rows D"] | None = None
+    tokens: Int64[Tensor, " rows"] | None = None
+    labels: Int64[Tensor, " rows"] | None = None
+    embeddings: Float[Tensor, "vocab D"] | None = None
+    classes: Float[Tensor, "n_classes D"] | None = None
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """As `first_x` takes them."""
+        strides = [None if part is None else part.stride(0) for part in (self.x, self.more)]
+        return self.x, strides[0], self.more, strides[1], *self[2:]
+
+
+class StageMemory(NamedTuple):
+    """The state of a stage, and room to work in."""
+
+    conv: Float[Tensor, "layers rows d_conv-1 INNER"]
+    ssm: Float[Tensor, "layers rows quads INNER 4"]
+    entered: Float[Tensor, "layers rows D"]
+    """What entered each block in the last step."""
+    parts: Float[Tensor, "rows parts D"]
+    sel_parts: Float[Tensor, "rows parts SEL"]
+    heard: Float[Tensor, "rows INNER"]
+    z: Float[Tensor, "rows INNER"]
+
+
+def stage_memory(stage: PackedStage, rows: int) -> StageMemory:
+    """The state before the first step."""
+    s, device = stage.sizes, stage.weights.device
+    parts = s.INNER // choose_step_config(rows, s.D, s.INNER).channels
+
+    def zeros(*shape: int) -> Tensor:
+        return torch.zeros(shape, device=device)
+
+    return StageMemory(
+        zeros(s.layers, rows, s.WIDTH - 1, s.INNER),
+        zeros(s.layers, rows, s.N // 4, s.INNER, 4),
+        zeros(s.layers, rows, s.D),
+        zeros(rows, parts, s.D),
+        zeros(rows, parts, s.SEL),
+        zeros(rows, s.INNER),
+        zeros(rows, s.INNER),
+    )
+
+
+def step_stage_triton(
+    stage: PackedStage,
+    memory: StageMemory,
+    source: Source,
+    out: Float[Tensor, "rows D"],
+    skips: Float[Tensor, "layers rows D"] | None = None,
+    residual: bool = False,
+) -> None:
+    """One time step: out = block after block of what enters, each x + block(norm(x)); `memory` moves on.
+
+    Args:
+        stage: the blocks.
+        memory: of `stage_memory`, or filled from a state.
+        source: what enters.
+        out: the result, rows apart as they may be.
+        skips: added to the results of the blocks, the last of them first: what entered those of another stage.
+        residual: what entered the stage is added to the result too.
+    """
+    s = stage.sizes
+    rows = memory.entered.shape[1]
+    config = choose_step_config(rows, s.D, s.INNER)
+    sequences = ceil_div(rows, config.rows)
+    parts = s.INNER // config.channels
+    given, sizes = source.arguments, s.constants | {"ROWS": config.rows}
+    with torch.cuda.device_of(out):
+        if config.narrow:
+            narrow_kernel[(sequences,)](
+                given, skips, memory.entered, out, out.stride(0), stage.weights, memory.conv, memory.ssm,
+                rows, s.layers, s.width, stage.eps, **sizes, RESIDUAL=residual, num_warps=NUM_WARPS,
+            )  # fmt: skip
+            return
+        sizes["CHANNELS"] = config.channels
+        for layer in range(s.layers):
+            enter_kernel[(parts, sequences)](
+                given, skips, memory.entered, memory.parts, memory.sel_parts, memory.heard, memory.z,
+                stage.weights, memory.conv, rows, layer, s.layers, s.width, stage.eps,
+                **sizes, num_warps=NUM_WARPS,
+            )  # fmt: skip
+            leave_kernel[(parts, sequences)](
+                memory.sel_parts, memory.heard, memory.z, memory.parts, stage.weights, memory.ssm, rows,
+                layer, **sizes, num_warps=NUM_WARPS,
+            )  # fmt: skip
+        close_kernel[(rows,)](
+            given, skips, memory.entered, memory.parts, out, out.stride(0), rows, s.layers,
+            PARTS=parts, D=s.D, RESIDUAL=residual, num_warps=4,
+        )  # fmt: skip
+
+
+def linear_triton(x: Float[Tensor, "rows inputs"], layer: PackedLinear, y: Float[Tensor, "rows outputs"]) -> None:
+    """y = weight x + bias; all contiguous."""
+    (rows, inputs), outputs = x.shape, y.shape[1]
+    block = min(outputs, 32 if inputs <= 512 else 16)
+    each = rows_of_a_program(rows, outputs // block)
+    with torch.cuda.device_of(x):
+        linear_kernel[(outputs // block, ceil_div(rows, each))](
+            x, *layer, y, rows, ROWS=each, INPUTS=inputs, OUTPUTS=outputs, BLOCK=block, num_warps=NUM_WARPS
+        )
+
+
+class PackedHead(NamedTuple):
+    """Layer norm and head."""
+
+    norm: Float[Tensor, "2 D"]
+    """Weight and bias."""
+    head: PackedLinear
+    """Outputs that fill up have a bias of -inf."""
+    width: int
+    eps: float
+
+
+def head_triton(head: PackedHead, x: Float[Tensor, "rows D"]) -> Float[Tensor, "rows vocab"]:
+    """Logits, filled up."""
+    logits = x.new_empty(len(x), len(head.head.bias))
+    _head(head, x, logits, None, None, None, 0.0, 1.0)
+    return logits
+
+
+def draw_triton(
+    head: PackedHead,
+    x: Float[Tensor, "rows D"],
+    number: Float[Tensor, " rows"],
+    temperature: float,
+    largest: float,
+) -> tuple[Int64[Tensor, " rows"], Float[Tensor, " rows"]]:
+    """A code for each row, and its log-probability at temperature 1.
+
+    The code is the first possible one whose cumulated probability passes the number, which is taken as
+    `largest` at most; at temperature 0 the likeliest.
+    """
+    codes, log_p = torch.empty(len(x), dtype=torch.long, device=x.device), x.new_empty(len(x))
+    _head(head, x, None, number, codes, log_p, temperature, largest)
+    return codes, log_p
+
+
+def _head(
+    head: PackedHead,
+    x: Tensor,
+    logits: Tensor | None,
+    number: Tensor | None,
+    codes: Tensor | None,
+    log_p: Tensor | None,
+    temperature: float,
+    largest: float,
+) -> None:
+    rows, D = x.shape
+    each = rows_of_a_program(rows, 1)
+    inverse = 1 / temperature if temperature else 1.0
+    with torch.cuda.device_of(x):
+        head_kernel[(ceil_div(rows, each),)](
+            x, head.norm, *head.head, logits, number, None if number is None else number.stride(0),
+            codes, log_p, rows, head.width, head.eps, largest, inverse, ROWS=each, D=D,
+            VOCAB=len(head.head.bias), GREEDY=temperature == 0, num_warps=NUM_WARPS,
+        )  # fmt: skip

@@ -1,0 +1,121 @@
+"""Weights of a stage, a projection or a head as the Triton step reads them, filled up to powers of two."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from bioaudio_kernels.integers import next_power_of_2
+from bioaudio_kernels.mamba_step.packing import LOG2_E
+
+
+class TritonSizes(NamedTuple):
+    """Sizes of every block of a stage; capitals are filled up, and what the kernels know when compiled."""
+
+    layers: int
+    width: int
+    """d_model."""
+    D: int
+    """d_model, filled up."""
+    INNER: int
+    """d_inner."""
+    SEL: int
+    """Outputs of x_proj: RANK, N, N."""
+    RANK: int
+    """dt_rank."""
+    N: int
+    """d_state."""
+    WIDTH: int
+    """d_conv, as it is."""
+
+    @property
+    def constants(self) -> dict[str, int]:
+        """Of the kernels."""
+        return {name: value for name, value in self._asdict().items() if name.isupper()}
+
+
+class BlockWeights(NamedTuple):
+    """Weights of a block and of the RMS norm before it, named as in `MambaBlock`."""
+
+    norm: Tensor
+    in_proj: Tensor
+    conv_weight: Tensor
+    conv_bias: Tensor
+    x_proj: Tensor
+    dt_proj: Tensor
+    dt_bias: Tensor
+    A: Tensor
+    D: Tensor
+    out_proj: Tensor
+
+
+class PackedStage(NamedTuple):
+    """A stage whose blocks all have the same sizes."""
+
+    sizes: TritonSizes
+    weights: Float[Tensor, "layers of_a_layer"]
+    eps: float
+    """Of the RMS norms."""
+
+
+class PackedLinear(NamedTuple):
+    """A linear layer."""
+
+    weight: Float[Tensor, "quads outputs 4"]
+    bias: Float[Tensor, " outputs"]
+
+
+def filled_up(size: int, least: int = 4) -> int:
+    """The power of two that a size becomes."""
+    return max(least, next_power_of_2(size))
+
+
+def padded(tensor: Tensor, *shape: int, value: float = 0.0) -> Tensor:
+    """`tensor` as the first corner of a larger one."""
+    ends = [end for have, want in zip(reversed(tensor.shape), reversed(shape), strict=True)
+            for end in (0, want - have)]  # fmt: skip
+    return F.pad(tensor, ends, value=value)
+
+
+def quads(weight: Float[Tensor, "outputs inputs"], outputs: int, inputs: int) -> Tensor:
+    """A matrix as (inputs / 4, outputs, 4)."""
+    return padded(weight, outputs, inputs).unflatten(1, (-1, 4)).transpose(0, 1).contiguous()
+
+
+def pack_linear(weight: Tensor, bias: Tensor, outputs: int, inputs: int, fill: float = 0.0) -> PackedLinear:
+    """A linear layer with so many outputs and inputs; `fill` is the bias of those outputs that are not its own."""
+    return PackedLinear(quads(weight, outputs, inputs), padded(bias, outputs, value=fill).contiguous())
+
+
+def pack_stage_triton(blocks: Sequence[BlockWeights], eps: float) -> PackedStage:
+    """The weights of blocks of one size."""
+    first = blocks[0]
+    (d_inner, d_state), rank = first.A.shape, first.dt_proj.shape[1]
+    D, inner = filled_up(len(first.norm), 16), filled_up(d_inner, 32)
+    RANK, N = filled_up(rank), filled_up(d_state)
+    width = first.conv_weight.shape[1]
+    sizes = TritonSizes(
+        len(blocks), len(first.norm), D, inner, next_power_of_2(RANK + 2 * N), RANK, N, width
+    )
+    layers = []
+    for block in blocks:
+        x, z = (padded(part, inner, D) for part in block.in_proj.chunk(2))
+        low_rank, B, C = block.x_proj.split([rank, d_state, d_state])
+        selection = torch.cat([padded(low_rank, RANK, d_inner), padded(B, N, d_inner), padded(C, N, d_inner)])
+        channels = [*block.conv_weight.T, block.conv_bias, block.dt_bias, block.D]
+        parts = [
+            padded(block.norm, D),
+            *[padded(channel, inner) for channel in channels],
+            quads(block.A * LOG2_E, inner, N),
+            quads(block.dt_proj, inner, RANK),
+            quads(torch.stack([x, z], 1).flatten(0, 1), 2 * inner, D),
+            quads(selection, sizes.SEL, inner),
+            quads(block.out_proj, D, inner),
+        ]
+        layers.append(torch.cat([part.flatten() for part in parts]))
+    return PackedStage(sizes, torch.stack(layers), eps)

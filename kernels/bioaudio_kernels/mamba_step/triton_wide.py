@@ -1,0 +1,113 @@
+# type: ignore  (Triton's language is not Python: pyright cannot type it)
+"""One time step of a wide Mamba block on Triton: two launches of programs that have some channels each.
+
+The weights of a wide block would take a single multiprocessor too long to read. `enter_kernel` goes up to the
+sums over channels that select dt, B and C, `leave_kernel` up to the block's output. Both leave such sums in
+parts, one of each program, which every program of the next launch adds up in the same order.
+"""
+
+from __future__ import annotations
+
+import triton.language as tl
+
+from bioaudio_kernels.mamba_step.triton_block import (
+    convolve,
+    first_x,
+    load_past,
+    load_tile,
+    parts,
+    product,
+    rms_norm,
+    scan_step,
+    store_tile,
+)
+from bioaudio_kernels.triton_jit import jit
+
+
+@jit
+def sum_of_parts(p, row, PARTS: tl.constexpr, LANES: tl.constexpr):
+    """The sum of the parts (rows, PARTS, LANES) of a row."""
+    at = tl.arange(0, PARTS)[:, None] * LANES + tl.arange(0, LANES)[None, :]
+    return tl.sum(tl.load(p + row * PARTS * LANES + at), 0)
+
+
+@jit
+def entering(
+    row, rows, layer, layers, source, p_skips, p_entered, p_parts, PARTS: tl.constexpr, D: tl.constexpr
+):
+    """What enters block `layer` of a stage, or leaves the last."""
+    lane = tl.arange(0, D)
+    if layer == 0:
+        x = first_x(row, source, D)
+    else:
+        x = tl.load(p_entered + ((layer - 1) * rows + row) * D + lane)
+        x += sum_of_parts(p_parts, row, PARTS, D)
+        if p_skips is not None:
+            x += tl.load(p_skips + ((layers - layer) * rows + row) * D + lane)
+    return x
+
+
+@jit(do_not_specialize=["rows", "layer", "layers"])
+def enter_kernel(
+    source, p_skips, p_entered, p_parts, p_sel_parts, p_heard, p_z, p_weights, p_conv,
+    rows, layer, layers, width, eps, ROWS: tl.constexpr, CHANNELS: tl.constexpr, D: tl.constexpr,
+    INNER: tl.constexpr, SEL: tl.constexpr, RANK: tl.constexpr, N: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """Norm, in_proj, convolution and a part of x_proj. Grid: (INNER / CHANNELS, blocks of ROWS sequences)."""
+    PARTS: tl.constexpr = INNER // CHANNELS
+    part, lane = tl.program_id(0), tl.arange(0, D)
+    first = tl.program_id(1).to(tl.int64) * ROWS
+    channel = part * CHANNELS + tl.arange(0, CHANNELS)
+    p_norm, p_channels, _, _, p_in, p_sel, _ = parts(p_weights, layer, D, INNER, SEL, RANK, N, WIDTH)
+    w_sel = load_tile(p_sel + part * CHANNELS * SEL, CHANNELS // 4, SEL, SEL)
+    w_in = load_tile(p_in + part * CHANNELS * 8, D // 4, 2 * CHANNELS, 2 * INNER)
+    for row in range(first, tl.minimum(first + ROWS, rows)):
+        p_past = p_conv + (layer * rows + row) * (WIDTH - 1) * INNER + channel
+        past = load_past(p_past, INNER, WIDTH)
+        x = entering(row, rows, layer, layers, source, p_skips, p_entered, p_parts, PARTS, D)
+        if part == 0:
+            tl.store(p_entered + (layer * rows + row) * D + lane, x)
+        xz = product(w_in, rms_norm(x, tl.load(p_norm + lane), width, eps))
+        now, z = tl.split(tl.reshape(xz, [CHANNELS, 2]))
+        heard = convolve(now, past, p_past, p_channels + channel, INNER, WIDTH)
+        tl.store(p_heard + row * INNER + channel, heard)
+        tl.store(p_z + row * INNER + channel, z)
+        tl.store(p_sel_parts + (row * PARTS + part) * SEL + tl.arange(0, SEL), product(w_sel, heard))
+
+
+@jit(do_not_specialize=["rows", "layer"])
+def leave_kernel(
+    p_sel_parts, p_heard, p_z, p_parts, p_weights, p_ssm, rows, layer,
+    ROWS: tl.constexpr, CHANNELS: tl.constexpr, D: tl.constexpr, INNER: tl.constexpr, SEL: tl.constexpr,
+    RANK: tl.constexpr, N: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """dt, scan, gate and a part of out_proj. Grid: that of `enter_kernel`."""
+    PARTS: tl.constexpr = INNER // CHANNELS
+    part = tl.program_id(0)
+    first = tl.program_id(1).to(tl.int64) * ROWS
+    channel = part * CHANNELS + tl.arange(0, CHANNELS)
+    _, p_channels, p_rates, p_dt, _, _, p_out = parts(p_weights, layer, D, INNER, SEL, RANK, N, WIDTH)
+    w_dt = load_tile(p_dt + part * CHANNELS * 4, RANK // 4, CHANNELS, INNER)
+    rates = load_tile(p_rates + part * CHANNELS * 4, N // 4, CHANNELS, INNER)
+    w_out = load_tile(p_out + part * CHANNELS * D, CHANNELS // 4, D, D)
+    for row in range(first, tl.minimum(first + ROWS, rows)):
+        p_h = p_ssm + (layer * rows + row) * N * INNER + part * CHANNELS * 4
+        h = load_tile(p_h, N // 4, CHANNELS, INNER)
+        heard, z = tl.load(p_heard + row * INNER + channel), tl.load(p_z + row * INNER + channel)
+        selected = sum_of_parts(p_sel_parts, row, PARTS, SEL)
+        y, h = scan_step(h, rates, heard, z, selected, w_dt, p_channels + channel, INNER, WIDTH)
+        store_tile(p_h, h, INNER)
+        tl.store(p_parts + (row * PARTS + part) * D + tl.arange(0, D), product(w_out, y))
+
+
+@jit(do_not_specialize=["rows", "layers"])
+def close_kernel(
+    source, p_skips, p_entered, p_parts, p_out, s_out, rows, layers,
+    PARTS: tl.constexpr, D: tl.constexpr, RESIDUAL: tl.constexpr,
+):  # fmt: skip
+    """What leaves a stage. Grid: (sequences,)."""
+    row, lane = tl.program_id(0).to(tl.int64), tl.arange(0, D)
+    x = entering(row, rows, layers, layers, source, p_skips, p_entered, p_parts, PARTS, D)
+    if RESIDUAL:
+        x += tl.load(p_entered + row * D + lane)
+    tl.store(p_out + row * s_out + lane, x)
