@@ -13,8 +13,8 @@ WIDEST = 512
 TILE = 16384
 """Numbers of a matrix in the registers of a program."""
 NUM_WARPS = 8
-PROGRAMS = 264
-"""Of a launch, about: two for each multiprocessor of an H100."""
+PROGRAMS = 132
+"""Of a launch, about: the multiprocessors of an H100, most of whose registers a program takes."""
 
 
 class StepConfig(NamedTuple):
@@ -26,14 +26,16 @@ class StepConfig(NamedTuple):
     """Sequences of a program, one after the other."""
     narrow: bool
     """Whether a program takes whole blocks."""
+    num_warps: int
+    """Of a program."""
 
 
 def choose_step_config(rows: int, D: int, INNER: int) -> StepConfig:
     """For a stage of width D, filled up, with d_inner channels."""
     if D <= NARROW:
-        return StepConfig(INNER, rows_of_a_program(rows, 1), True)
+        return StepConfig(INNER, rows_of_a_program(rows, 1), True, NUM_WARPS)
     channels = min(INNER, 32 if rows < 64 else 64, max(16, TILE // (2 * D)))
-    return StepConfig(channels, rows_of_a_program(rows, INNER // channels), False)
+    return StepConfig(channels, rows_of_a_program(rows, INNER // channels), False, NUM_WARPS)
 
 
 def rows_of_a_program(rows: int, parts: int) -> int:

@@ -97,7 +97,7 @@ def step_stage_triton(
         if config.narrow:
             narrow_kernel[(sequences,)](
                 given, skips, memory.entered, out, out.stride(0), stage.weights, memory.conv, memory.ssm,
-                rows, s.layers, s.width, stage.eps, **sizes, RESIDUAL=residual, num_warps=NUM_WARPS,
+                rows, s.layers, s.width, stage.eps, **sizes, RESIDUAL=residual, num_warps=config.num_warps,
             )  # fmt: skip
             return
         sizes["CHANNELS"] = config.channels
@@ -105,11 +105,11 @@ def step_stage_triton(
             enter_kernel[(parts, sequences)](
                 given, skips, memory.entered, memory.parts, memory.sel_parts, memory.heard, memory.z,
                 stage.weights, memory.conv, rows, layer, s.layers, s.width, stage.eps,
-                **sizes, num_warps=NUM_WARPS,
+                **sizes, num_warps=config.num_warps,
             )  # fmt: skip
             leave_kernel[(parts, sequences)](
                 memory.sel_parts, memory.heard, memory.z, memory.parts, stage.weights, memory.ssm, rows,
-                layer, **sizes, num_warps=NUM_WARPS,
+                layer, **sizes, num_warps=config.num_warps,
             )  # fmt: skip
         close_kernel[(rows,)](
             given, skips, memory.entered, memory.parts, out, out.stride(0), rows, s.layers,
