@@ -124,9 +124,7 @@ def test_stage_equals_its_blocks(
         x, more, skips = normal(case.rows), normal(case.rows), normal(layers, case.rows)
         source = Source(x, more)
         if way == "down":
-            tokens, labels = (
-                torch.randint(size, (case.rows,), generator=rng).to(device) for size in (9, 2)
-            )
+            tokens, labels = (torch.randint(size, (case.rows,), generator=rng).to(device) for size in (9, 2))
             source = Source(tokens=tokens, labels=labels, embeddings=embeddings, classes=classes)
             x, more = embeddings[tokens], classes[labels]
         given = skips if way == "up" else None
@@ -152,7 +150,11 @@ def test_stage_equals_its_blocks(
 @pytest.mark.parametrize("rows", [1, 3])
 def test_linear_layer(rows: int, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triton_config, "PROGRAMS", 2)
-    weight, bias, x = torch.randn(40, 24, device=device), torch.randn(40, device=device), torch.randn(rows, 24)
+    weight, bias, x = (
+        torch.randn(40, 24, device=device),
+        torch.randn(40, device=device),
+        torch.randn(rows, 24),
+    )
     y, padded = torch.full((rows, 64), torch.nan, device=device), F.pad(x, (0, 8)).to(device)
     linear_triton(padded, pack_linear(weight, bias, 64, 32), y)
     assert_close(y[:, :40], F.linear(x.to(device).double(), weight.double(), bias.double()), SINGLE)
@@ -162,11 +164,11 @@ def test_linear_layer(rows: int, device: str, monkeypatch: pytest.MonkeyPatch) -
 def head(device: str) -> tuple[PackedHead, Tensor, Tensor]:
     """A head of 11 codes, one impossible; vectors that enter it; exact logits."""
     rng = torch.Generator().manual_seed(3)
-    norm, weight, bias, x = (torch.randn(s, generator=rng).to(device) for s in ((2, 12), (11, 12), (11,), (6, 12)))
-    bias[4] = -torch.inf
-    packed = PackedHead(
-        F.pad(norm, (0, 4)), pack_linear(weight, bias, 16, 16, fill=-torch.inf), 12, EPS
+    norm, weight, bias, x = (
+        torch.randn(s, generator=rng).to(device) for s in ((2, 12), (11, 12), (11,), (6, 12))
     )
+    bias[4] = -torch.inf
+    packed = PackedHead(F.pad(norm, (0, 4)), pack_linear(weight, bias, 16, 16, fill=-torch.inf), 12, EPS)
     normed = F.layer_norm(x.double(), (12,), norm[0].double(), norm[1].double(), EPS)
     return packed, F.pad(x, (0, 4)), F.linear(normed, weight.double(), bias.double())
 

@@ -114,9 +114,7 @@ def test_sampler_on_a_gpu_draws_as_the_eager_network(clips: int, prompt: Any) ->
     for seed in range(2):
         labels = np.arange(clips) % 3
         options = {"labels": labels, "prompt": prompt}
-        found, wanted = (
-            [*s.sample(range(seed, seed + clips), 30, **options)] for s in (sampler, eager)
-        )
+        found, wanted = ([*s.sample(range(seed, seed + clips), 30, **options)] for s in (sampler, eager))
         assert torch.equal(found[-1].codes, wanted[-1].codes)
 
 

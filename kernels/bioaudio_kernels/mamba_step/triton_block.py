@@ -1,11 +1,11 @@
 # type: ignore  (Triton's language is not Python: pyright cannot type it)
 """One time step of a Mamba block of one sequence, as the Triton kernels of a stage share it.
 
-All is vectors, and products of a matrix and a vector, in fp32. A matrix lies in memory as [inputs / 4,
-outputs, 4]: a lane reads four inputs of an output at once, neighbours read neighbouring outputs, and the sum
-over the inputs stays inside a thread as far as threads go. Sizes are powers of two, filled up with zeros. A
-vector enters a product by `tl.gather` of all its places: Triton then leaves each side its own layout, and
-exchanges the vector, not the matrix, through shared memory.
+All is vectors, and products of a matrix and a vector, in fp32; sizes are powers of two, filled up with zeros.
+A matrix lies in memory as [inputs / K, outputs, K], with K such that the lanes of a program, four numbers
+each, just cover outputs and K: so a sum over inputs stays inside a warp (see `matrix_lanes`). A vector enters
+a product by `tl.gather` of all its places: Triton then leaves each side its own layout, and exchanges the
+vector, not the matrix, through shared memory.
 """
 
 from __future__ import annotations
@@ -18,35 +18,48 @@ from bioaudio_kernels.triton_vectors import sigmoid
 
 
 @jit
-def tile_at(ROWS: tl.constexpr, COLUMNS: tl.constexpr, STRIDE: tl.constexpr):
-    """Places of a tile [ROWS, 4 COLUMNS] of a matrix whose rows are 4 STRIDE apart."""
-    return tl.arange(0, ROWS)[:, None] * (4 * STRIDE) + tl.arange(0, 4 * COLUMNS)[None, :]
+def tile_at(J: tl.constexpr, OUTPUTS: tl.constexpr, K: tl.constexpr, STRIDE: tl.constexpr):
+    """Places of a tile [J, OUTPUTS K] of a matrix that has STRIDE outputs in all."""
+    return tl.arange(0, J)[:, None] * (STRIDE * K) + tl.arange(0, OUTPUTS * K)[None, :]
 
 
 @jit
-def load_tile(p, ROWS: tl.constexpr, COLUMNS: tl.constexpr, STRIDE: tl.constexpr):
-    """A tile as [ROWS, COLUMNS, 4]. Loaded in two dimensions, it gets all lanes along columns first."""
-    return tl.reshape(tl.load(p + tile_at(ROWS, COLUMNS, STRIDE)), [ROWS, COLUMNS, 4])
+def load_tile(p, INPUTS: tl.constexpr, OUTPUTS: tl.constexpr, K: tl.constexpr, STRIDE: tl.constexpr):
+    """A tile as [INPUTS / K, OUTPUTS, K]. Loaded in two dimensions, it gets all lanes along the second."""
+    at = tile_at(INPUTS // K, OUTPUTS, K, STRIDE)
+    return tl.reshape(tl.load(p + at), [INPUTS // K, OUTPUTS, K])
 
 
 @jit
 def store_tile(p, tile, STRIDE: tl.constexpr):
     """The reverse of `load_tile`."""
-    at = tile_at(tile.shape[0], tile.shape[1], STRIDE)
-    tl.store(p + at, tl.reshape(tile, [tile.shape[0], 4 * tile.shape[1]]))
+    at = tile_at(tile.shape[0], tile.shape[1], tile.shape[2], STRIDE)
+    tl.store(p + at, tl.reshape(tile, [tile.shape[0], tile.shape[1] * tile.shape[2]]))
+
+
+@jit
+def inputs_of(tile, x):
+    """A vector over the inputs of a tile, as [INPUTS / K, 1, K] in its lanes."""
+    return tl.reshape(tl.gather(x, tl.arange(0, x.shape[0]), 0), [tile.shape[0], 1, tile.shape[2]])
+
+
+@jit
+def sum_over_inputs(tile):
+    """[OUTPUTS]: first inside each thread, then over lanes."""
+    return tl.sum(tl.sum(tile, 0), 1)
 
 
 @jit
 def product(weight, x):
-    """[inputs / 4, outputs, 4] times [inputs]."""
-    everywhere = tl.gather(x, tl.arange(0, x.shape[0]), 0)
-    return tl.sum(tl.sum(weight * tl.reshape(everywhere, [weight.shape[0], 1, 4]), 2), 0)
+    """A matrix times a vector."""
+    return sum_over_inputs(weight * inputs_of(weight, x))
 
 
 @jit
-def rms_norm(x, weight, width, eps):
-    """x / sqrt(mean(x²) + eps) * weight, of `width` numbers and zeros."""
-    return x * tl.math.rsqrt(tl.sum(x * x, 0) / width + eps) * weight
+def product_of_normed(weight, x, width, eps):
+    """A matrix times x / sqrt(mean(x²) + eps), the mean over `width` numbers."""
+    x = inputs_of(weight, x)
+    return sum_over_inputs(weight * x) * tl.math.rsqrt(sum_over_inputs(x * x) / width + eps)
 
 
 @jit
@@ -55,14 +68,13 @@ def parts(
     N: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """Where the weights of a block begin, in the order of `pack_stage`."""
-    OF_A_LAYER: tl.constexpr = D + INNER * (WIDTH + 3 + N + RANK + 2 * D + SEL + D)
-    p_norm = p_weights + layer * OF_A_LAYER
-    p_channels = p_norm + D
+    OF_A_LAYER: tl.constexpr = INNER * (WIDTH + 3 + N + RANK + 2 * D + SEL + D)
+    p_channels = p_weights + layer * OF_A_LAYER
     p_rates = p_channels + (WIDTH + 3) * INNER
     p_dt = p_rates + N * INNER
     p_in = p_dt + RANK * INNER
     p_sel = p_in + 2 * D * INNER
-    return p_norm, p_channels, p_rates, p_dt, p_in, p_sel, p_sel + INNER * SEL
+    return p_channels, p_rates, p_dt, p_in, p_sel, p_sel + INNER * SEL
 
 
 @jit
@@ -92,11 +104,7 @@ def load_past(p_conv, INNER: tl.constexpr, WIDTH: tl.constexpr):
 
 @jit
 def convolve(now, past, p_conv, p_channels, INNER: tl.constexpr, WIDTH: tl.constexpr):
-    """SiLU of the convolution's result; its past moves on in place.
-
-    The past was loaded before the product that made `now`, whose barriers lie between: more than one thread
-    may have read what one of them now overwrites.
-    """
+    """SiLU of the convolution's result; its past moves on in place."""
     s = tl.load(p_channels + WIDTH * INNER) + now * tl.load(p_channels + (WIDTH - 1) * INNER)
     for k in tl.static_range(WIDTH - 1):
         s += past[k] * tl.load(p_channels + k * INNER)
@@ -108,20 +116,19 @@ def convolve(now, past, p_conv, p_channels, INNER: tl.constexpr, WIDTH: tl.const
 
 
 @jit
-def scan_step(
-    h, rates, heard, z, selected, dt_weight, p_channels, INNER: tl.constexpr, WIDTH: tl.constexpr
-):
-    """The gated output of the channels, and their new states; h and rates are [states / 4, channels, 4].
+def scan_step(h, rates, heard, z, selected, w_dt, p_channels, INNER: tl.constexpr, WIDTH: tl.constexpr):
+    """The gated output of the channels, and their new states; h and rates are tiles of states by channels.
 
     `selected` holds dt in its low rank, B and C.
     """
-    RANK: tl.constexpr = 4 * dt_weight.shape[0]
-    N: tl.constexpr = 4 * h.shape[0]
-    low_rank = tl.gather(selected, tl.arange(0, RANK), 0)
-    B = tl.reshape(tl.gather(selected, RANK + tl.arange(0, N), 0), [N // 4, 1, 4])
-    C = tl.reshape(tl.gather(selected, RANK + N + tl.arange(0, N), 0), [N // 4, 1, 4])
-    raw = tl.sum(tl.sum(dt_weight * tl.reshape(low_rank, [RANK // 4, 1, 4]), 2), 0)
+    RANK: tl.constexpr = w_dt.shape[0] * w_dt.shape[2]
+    N: tl.constexpr = h.shape[0] * h.shape[2]
+    n = tl.arange(0, N)
+    low_rank = tl.reshape(tl.gather(selected, tl.arange(0, RANK), 0), [w_dt.shape[0], 1, w_dt.shape[2]])
+    B = tl.reshape(tl.gather(selected, RANK + n, 0), [h.shape[0], 1, h.shape[2]])
+    C = tl.reshape(tl.gather(selected, RANK + N + n, 0), [h.shape[0], 1, h.shape[2]])
+    raw = sum_over_inputs(w_dt * low_rank)
     dt = step_size(raw + tl.load(p_channels + (WIDTH + 1) * INNER), True)
     h = h * tl.exp2(rates * dt[None, :, None]) + B * (dt * heard)[None, :, None]
-    y = tl.sum(tl.sum(h * C, 2), 0) + heard * tl.load(p_channels + (WIDTH + 2) * INNER)
+    y = sum_over_inputs(h * C) + heard * tl.load(p_channels + (WIDTH + 2) * INNER)
     return y * (z * sigmoid(z)), h

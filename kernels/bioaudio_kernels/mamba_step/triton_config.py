@@ -10,9 +10,15 @@ NARROW = 64
 """Widest stage of which a program takes whole blocks: their matrices fill the registers of 8 warps."""
 WIDEST = 512
 """Widest stage for which any kernel is made."""
+CHANNELS = 32
+"""Of a wide block, in one program."""
+OUTPUTS = 32
+"""Of a projection between stages, in one program."""
 TILE = 16384
-"""Numbers of a matrix in the registers of a program."""
+"""Numbers of a matrix that the registers of a program hold, at most."""
 NUM_WARPS = 8
+LANES = 4 * 32 * NUM_WARPS
+"""Numbers that the threads of a program load at once."""
 PROGRAMS = 132
 """Of a launch, about: the multiprocessors of an H100, most of whose registers a program takes."""
 
@@ -32,10 +38,13 @@ class StepConfig(NamedTuple):
 
 def choose_step_config(rows: int, D: int, INNER: int) -> StepConfig:
     """For a stage of width D, filled up, with d_inner channels."""
-    if D <= NARROW:
-        return StepConfig(INNER, rows_of_a_program(rows, 1), True, NUM_WARPS)
-    channels = min(INNER, 32 if rows < 64 else 64, max(16, TILE // (2 * D)))
-    return StepConfig(channels, rows_of_a_program(rows, INNER // channels), False, NUM_WARPS)
+    channels = channels_of_a_program(D, INNER)
+    return StepConfig(channels, rows_of_a_program(rows, INNER // channels), D <= NARROW, NUM_WARPS)
+
+
+def channels_of_a_program(D: int, INNER: int) -> int:
+    """All of a narrow stage, and of a wide one so few that a single sequence keeps many programs busy."""
+    return INNER if D <= NARROW else min(INNER, CHANNELS, TILE // (2 * D))
 
 
 def rows_of_a_program(rows: int, parts: int) -> int:

@@ -15,13 +15,13 @@ LN_2 = tl.constexpr(0.6931471805599453)
 @jit(do_not_specialize=["rows"])
 def linear_kernel(
     p_x, p_weight, p_bias, p_y, rows, ROWS: tl.constexpr, INPUTS: tl.constexpr, OUTPUTS: tl.constexpr,
-    BLOCK: tl.constexpr,
+    BLOCK: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
     """y = weight x + bias. Grid: (OUTPUTS / BLOCK, blocks of ROWS rows)."""
     part = tl.program_id(0)
     first = tl.program_id(1).to(tl.int64) * ROWS
     output = part * BLOCK + tl.arange(0, BLOCK)
-    weight = load_tile(p_weight + part * BLOCK * 4, INPUTS // 4, BLOCK, OUTPUTS)
+    weight = load_tile(p_weight + part * BLOCK * K, INPUTS, BLOCK, K, OUTPUTS)
     for row in range(first, tl.minimum(first + ROWS, rows)):
         x = tl.load(p_x + row * INPUTS + tl.arange(0, INPUTS))
         tl.store(p_y + row * OUTPUTS + output, product(weight, x) + tl.load(p_bias + output))
@@ -30,7 +30,8 @@ def linear_kernel(
 @jit(do_not_specialize=["rows"])
 def head_kernel(
     p_x, p_norm, p_weight, p_bias, p_logits, p_number, s_number, p_codes, p_log_p, rows, width, eps, largest,
-    inverse_temperature, ROWS: tl.constexpr, D: tl.constexpr, VOCAB: tl.constexpr, GREEDY: tl.constexpr,
+    inverse_temperature, ROWS: tl.constexpr, D: tl.constexpr, VOCAB: tl.constexpr, K: tl.constexpr,
+    GREEDY: tl.constexpr,
 ):  # fmt: skip
     """Layer norm and head; with p_logits these are written, else a code is drawn from them: see `draw`.
 
@@ -38,7 +39,7 @@ def head_kernel(
     """
     lane, code = tl.arange(0, D), tl.arange(0, VOCAB)
     first = tl.program_id(0).to(tl.int64) * ROWS
-    weight = load_tile(p_weight, D // 4, VOCAB, VOCAB)
+    weight = load_tile(p_weight, D, VOCAB, K, VOCAB)
     for row in range(first, tl.minimum(first + ROWS, rows)):
         x = tl.load(p_x + row * D + lane)
         x = tl.where(lane < width, x - tl.sum(x, 0) / width, 0.0)

@@ -11,6 +11,7 @@ from torch import Tensor
 from bioaudio_kernels.integers import ceil_div
 from bioaudio_kernels.mamba_step.triton_config import (
     NUM_WARPS,
+    OUTPUTS,
     choose_step_config,
     rows_of_a_program,
 )
@@ -41,7 +42,7 @@ class StageMemory(NamedTuple):
     """The state of a stage, and room to work in."""
 
     conv: Float[Tensor, "layers rows d_conv-1 INNER"]
-    ssm: Float[Tensor, "layers rows quads INNER 4"]
+    ssm: Float[Tensor, "layers rows groups INNER K"]
     entered: Float[Tensor, "layers rows D"]
     """What entered each block in the last step."""
     parts: Float[Tensor, "rows parts D"]
@@ -60,7 +61,7 @@ def stage_memory(stage: PackedStage, rows: int) -> StageMemory:
 
     return StageMemory(
         zeros(s.layers, rows, s.WIDTH - 1, s.INNER),
-        zeros(s.layers, rows, s.N // 4, s.INNER, 4),
+        zeros(s.layers, rows, s.N // s.K_N, s.INNER, s.K_N),
         zeros(s.layers, rows, s.D),
         zeros(rows, parts, s.D),
         zeros(rows, parts, s.SEL),
@@ -117,14 +118,25 @@ def step_stage_triton(
         )  # fmt: skip
 
 
-def linear_triton(x: Float[Tensor, "rows inputs"], layer: PackedLinear, y: Float[Tensor, "rows outputs"]) -> None:
+def linear_triton(
+    x: Float[Tensor, "rows inputs"], layer: PackedLinear, y: Float[Tensor, "rows outputs"]
+) -> None:
     """y = weight x + bias; all contiguous."""
     (rows, inputs), outputs = x.shape, y.shape[1]
-    block = min(outputs, 32 if inputs <= 512 else 16)
+    block = min(outputs, OUTPUTS)
     each = rows_of_a_program(rows, outputs // block)
     with torch.cuda.device_of(x):
         linear_kernel[(outputs // block, ceil_div(rows, each))](
-            x, *layer, y, rows, ROWS=each, INPUTS=inputs, OUTPUTS=outputs, BLOCK=block, num_warps=NUM_WARPS
+            x,
+            *layer,
+            y,
+            rows,
+            ROWS=each,
+            INPUTS=inputs,
+            OUTPUTS=outputs,
+            BLOCK=block,
+            K=layer.weight.shape[2],
+            num_warps=NUM_WARPS,
         )
 
 
@@ -180,5 +192,5 @@ def _head(
         head_kernel[(ceil_div(rows, each),)](
             x, head.norm, *head.head, logits, number, None if number is None else number.stride(0),
             codes, log_p, rows, head.width, head.eps, largest, inverse, ROWS=each, D=D,
-            VOCAB=len(head.head.bias), GREEDY=temperature == 0, num_warps=NUM_WARPS,
+            VOCAB=len(head.head.bias), K=head.head.weight.shape[2], GREEDY=temperature == 0, num_warps=NUM_WARPS,
         )  # fmt: skip

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bioaudio_kernels.integers import next_power_of_2
 from bioaudio_kernels.mamba_step.packing import LOG2_E
+from bioaudio_kernels.mamba_step.triton_config import LANES, OUTPUTS, channels_of_a_program
 
 
 class TritonSizes(NamedTuple):
@@ -32,6 +33,16 @@ class TritonSizes(NamedTuple):
     """d_state."""
     WIDTH: int
     """d_conv, as it is."""
+    K_IN: int
+    """Of in_proj; see `matrix_lanes`."""
+    K_SEL: int
+    """Of x_proj."""
+    K_DT: int
+    """Of dt_proj."""
+    K_N: int
+    """Of A and of the states."""
+    K_OUT: int
+    """Of out_proj."""
 
     @property
     def constants(self) -> dict[str, int]:
@@ -66,7 +77,7 @@ class PackedStage(NamedTuple):
 class PackedLinear(NamedTuple):
     """A linear layer."""
 
-    weight: Float[Tensor, "quads outputs 4"]
+    weight: Float[Tensor, "groups outputs K"]
     bias: Float[Tensor, " outputs"]
 
 
@@ -82,14 +93,23 @@ def padded(tensor: Tensor, *shape: int, value: float = 0.0) -> Tensor:
     return F.pad(tensor, ends, value=value)
 
 
-def quads(weight: Float[Tensor, "outputs inputs"], outputs: int, inputs: int) -> Tensor:
-    """A matrix as (inputs / 4, outputs, 4)."""
-    return padded(weight, outputs, inputs).unflatten(1, (-1, 4)).transpose(0, 1).contiguous()
+def matrix_lanes(inputs: int, outputs: int) -> int:
+    """K, inputs of an output that lie side by side, for a matrix of which a program has so much.
+
+    LANES = K outputs: four numbers for each thread, so that no two warps have inputs of the same output.
+    """
+    return min(inputs, max(4, LANES // outputs))
+
+
+def pack_matrix(weight: Tensor, outputs: int, inputs: int, K: int) -> Float[Tensor, "groups outputs K"]:
+    """A matrix (outputs, inputs), filled up."""
+    return padded(weight, outputs, inputs).unflatten(1, (-1, K)).transpose(0, 1).contiguous()
 
 
 def pack_linear(weight: Tensor, bias: Tensor, outputs: int, inputs: int, fill: float = 0.0) -> PackedLinear:
-    """A linear layer with so many outputs and inputs; `fill` is the bias of those outputs that are not its own."""
-    return PackedLinear(quads(weight, outputs, inputs), padded(bias, outputs, value=fill).contiguous())
+    """A linear layer, filled up; `fill` is the bias of those outputs that are not its own."""
+    K = matrix_lanes(inputs, min(outputs, OUTPUTS))
+    return PackedLinear(pack_matrix(weight, outputs, inputs, K), padded(bias, outputs, value=fill))
 
 
 def pack_stage_triton(blocks: Sequence[BlockWeights], eps: float) -> PackedStage:
@@ -98,24 +118,36 @@ def pack_stage_triton(blocks: Sequence[BlockWeights], eps: float) -> PackedStage
     (d_inner, d_state), rank = first.A.shape, first.dt_proj.shape[1]
     D, inner = filled_up(len(first.norm), 16), filled_up(d_inner, 32)
     RANK, N = filled_up(rank), filled_up(d_state)
-    width = first.conv_weight.shape[1]
+    SEL, group = next_power_of_2(RANK + 2 * N), channels_of_a_program(D, inner)
     sizes = TritonSizes(
-        len(blocks), len(first.norm), D, inner, next_power_of_2(RANK + 2 * N), RANK, N, width
+        layers=len(blocks),
+        width=len(first.norm),
+        D=D,
+        INNER=inner,
+        SEL=SEL,
+        RANK=RANK,
+        N=N,
+        WIDTH=first.conv_weight.shape[1],
+        K_IN=matrix_lanes(D, 2 * group),
+        K_SEL=matrix_lanes(group, SEL),
+        K_DT=matrix_lanes(RANK, group),
+        K_N=matrix_lanes(N, group),
+        K_OUT=matrix_lanes(group, D),
     )
     layers = []
     for block in blocks:
-        x, z = (padded(part, inner, D) for part in block.in_proj.chunk(2))
+        # The weights of the norm are those of the inputs of in_proj.
+        x, z = (padded(part, inner, D) for part in (block.in_proj * block.norm).chunk(2))
         low_rank, B, C = block.x_proj.split([rank, d_state, d_state])
         selection = torch.cat([padded(low_rank, RANK, d_inner), padded(B, N, d_inner), padded(C, N, d_inner)])
         channels = [*block.conv_weight.T, block.conv_bias, block.dt_bias, block.D]
         parts = [
-            padded(block.norm, D),
             *[padded(channel, inner) for channel in channels],
-            quads(block.A * LOG2_E, inner, N),
-            quads(block.dt_proj, inner, RANK),
-            quads(torch.stack([x, z], 1).flatten(0, 1), 2 * inner, D),
-            quads(selection, sizes.SEL, inner),
-            quads(block.out_proj, D, inner),
+            pack_matrix(block.A * LOG2_E, inner, N, sizes.K_N),
+            pack_matrix(block.dt_proj, inner, RANK, sizes.K_DT),
+            pack_matrix(torch.stack([x, z], 1).flatten(0, 1), 2 * inner, D, sizes.K_IN),
+            pack_matrix(selection, SEL, inner, sizes.K_SEL),
+            pack_matrix(block.out_proj, D, inner, sizes.K_OUT),
         ]
         layers.append(torch.cat([part.flatten() for part in parts]))
     return PackedStage(sizes, torch.stack(layers), eps)

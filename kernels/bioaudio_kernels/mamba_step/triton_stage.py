@@ -15,7 +15,7 @@ from bioaudio_kernels.mamba_step.triton_block import (
     load_tile,
     parts,
     product,
-    rms_norm,
+    product_of_normed,
     scan_step,
     store_tile,
 )
@@ -23,48 +23,39 @@ from bioaudio_kernels.triton_jit import jit
 
 
 @jit
-def load_matrices(p_in, p_sel, p_out, D: tl.constexpr, INNER: tl.constexpr, SEL: tl.constexpr):
-    """The three large matrices of a block, each in registers as a whole."""
-    return (
-        load_tile(p_in, D // 4, 2 * INNER, 2 * INNER),
-        load_tile(p_sel, INNER // 4, SEL, SEL),
-        load_tile(p_out, INNER // 4, D, D),
-    )
-
-
-@jit
 def narrow_block(
-    x, w_in, w_sel, w_out, p_next_in, p_next_sel, p_next_out, p_norm, p_channels, p_rates, p_dt,
-    p_conv, p_ssm, width, eps, D: tl.constexpr, INNER: tl.constexpr, SEL: tl.constexpr, RANK: tl.constexpr,
-    N: tl.constexpr, WIDTH: tl.constexpr, AHEAD: tl.constexpr,
+    x, w_in, w_sel, w_out, p_next_in, p_next_sel, p_next_out, p_channels, p_rates, p_dt, p_conv, p_ssm,
+    width, eps, D: tl.constexpr, INNER: tl.constexpr, SEL: tl.constexpr, RANK: tl.constexpr,
+    N: tl.constexpr, WIDTH: tl.constexpr, K_IN: tl.constexpr, K_SEL: tl.constexpr, K_DT: tl.constexpr,
+    K_N: tl.constexpr, K_OUT: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
     """x + block(norm(x)); states move on in place. AHEAD: each matrix is replaced by the next block's at once."""
     channel = tl.arange(0, INNER)
     past = load_past(p_conv + channel, INNER, WIDTH)
-    w_dt = load_tile(p_dt, RANK // 4, INNER, INNER)
-    h, rates = load_tile(p_ssm, N // 4, INNER, INNER), load_tile(p_rates, N // 4, INNER, INNER)
-    normed = rms_norm(x, tl.load(p_norm + tl.arange(0, D)), width, eps)
-    now, z = tl.split(tl.reshape(product(w_in, normed), [INNER, 2]))
+    w_dt = load_tile(p_dt, RANK, INNER, K_DT, INNER)
+    h, rates = load_tile(p_ssm, N, INNER, K_N, INNER), load_tile(p_rates, N, INNER, K_N, INNER)
+    tl.debug_barrier()  # several threads may have read a state that one of them overwrites
+    now, z = tl.split(tl.reshape(product_of_normed(w_in, x, width, eps), [INNER, 2]))
     if AHEAD:
-        w_in = load_tile(p_next_in, D // 4, 2 * INNER, 2 * INNER)
+        w_in = load_tile(p_next_in, D, 2 * INNER, K_IN, 2 * INNER)
     heard = convolve(now, past, p_conv + channel, p_channels + channel, INNER, WIDTH)
     selected = product(w_sel, heard)
     if AHEAD:
-        w_sel = load_tile(p_next_sel, INNER // 4, SEL, SEL)
+        w_sel = load_tile(p_next_sel, INNER, SEL, K_SEL, SEL)
     y, h = scan_step(h, rates, heard, z, selected, w_dt, p_channels + channel, INNER, WIDTH)
     store_tile(p_ssm, h, INNER)
     x += product(w_out, y)
     if AHEAD:
-        w_out = load_tile(p_next_out, INNER // 4, D, D)
+        w_out = load_tile(p_next_out, INNER, D, K_OUT, D)
     return x, w_in, w_sel, w_out
 
 
 @jit(do_not_specialize=["rows", "layers"])
 def narrow_kernel(
-    source, p_skips, p_entered, p_out, s_out,
-    p_weights, p_conv, p_ssm, rows, layers, width, eps, ROWS: tl.constexpr, D: tl.constexpr,
-    INNER: tl.constexpr, SEL: tl.constexpr, RANK: tl.constexpr, N: tl.constexpr, WIDTH: tl.constexpr,
-    RESIDUAL: tl.constexpr,
+    source, p_skips, p_entered, p_out, s_out, p_weights, p_conv, p_ssm, rows, layers, width, eps,
+    ROWS: tl.constexpr, D: tl.constexpr, INNER: tl.constexpr, SEL: tl.constexpr, RANK: tl.constexpr,
+    N: tl.constexpr, WIDTH: tl.constexpr, K_IN: tl.constexpr, K_SEL: tl.constexpr, K_DT: tl.constexpr,
+    K_N: tl.constexpr, K_OUT: tl.constexpr, RESIDUAL: tl.constexpr,
 ):  # fmt: skip
     """All blocks of a stage. Grid: (blocks of ROWS sequences,).
 
@@ -77,21 +68,23 @@ def narrow_kernel(
     for row in range(first, end):
         tl.store(p_entered + row * D + lane, first_x(row, source, D))
     tl.debug_barrier()
-    _, _, _, _, p_in, p_sel, p_w_out = parts(p_weights, 0, D, INNER, SEL, RANK, N, WIDTH)
-    w_in, w_sel, w_out = load_matrices(p_in, p_sel, p_w_out, D, INNER, SEL)
+    _, _, _, p_in, p_sel, p_w_out = parts(p_weights, 0, D, INNER, SEL, RANK, N, WIDTH)
+    w_in = load_tile(p_in, D, 2 * INNER, K_IN, 2 * INNER)
+    w_sel = load_tile(p_sel, INNER, SEL, K_SEL, SEL)
+    w_out = load_tile(p_w_out, INNER, D, K_OUT, D)
     x = tl.load(p_entered + first * D + lane)
     for layer in range(layers):
-        p_norm, p_channels, p_rates, p_dt, _, _, _ = parts(p_weights, layer, D, INNER, SEL, RANK, N, WIDTH)
+        p_channels, p_rates, p_dt, _, _, _ = parts(p_weights, layer, D, INNER, SEL, RANK, N, WIDTH)
         later = tl.minimum(layer + 1, layers - 1)
-        _, _, _, _, p_in, p_sel, p_w_out = parts(p_weights, later, D, INNER, SEL, RANK, N, WIDTH)
+        _, _, _, p_in, p_sel, p_w_out = parts(p_weights, later, D, INNER, SEL, RANK, N, WIDTH)
         for row in range(first, end):
             slot = layer * rows + row
             if ROWS > 1:
                 x = tl.load(p_entered + slot * D + lane)
             x, w_in, w_sel, w_out = narrow_block(
-                x, w_in, w_sel, w_out, p_in, p_sel, p_w_out, p_norm, p_channels, p_rates, p_dt,
+                x, w_in, w_sel, w_out, p_in, p_sel, p_w_out, p_channels, p_rates, p_dt,
                 p_conv + slot * (WIDTH - 1) * INNER, p_ssm + slot * N * INNER, width, eps,
-                D, INNER, SEL, RANK, N, WIDTH, ROWS == 1,
+                D, INNER, SEL, RANK, N, WIDTH, K_IN, K_SEL, K_DT, K_N, K_OUT, ROWS == 1,
             )  # fmt: skip
             if p_skips is not None:
                 x += tl.load(p_skips + ((layers - 1 - layer) * rows + row) * D + lane)
@@ -102,5 +95,7 @@ def narrow_kernel(
             else:
                 tl.store(p_entered + (slot + rows) * D + lane, x)
         if ROWS > 1:
-            w_in, w_sel, w_out = load_matrices(p_in, p_sel, p_w_out, D, INNER, SEL)
+            w_in = load_tile(p_in, D, 2 * INNER, K_IN, 2 * INNER)
+            w_sel = load_tile(p_sel, INNER, SEL, K_SEL, SEL)
+            w_out = load_tile(p_w_out, INNER, D, K_OUT, D)
             tl.debug_barrier()

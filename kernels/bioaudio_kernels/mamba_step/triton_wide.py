@@ -17,7 +17,7 @@ from bioaudio_kernels.mamba_step.triton_block import (
     load_tile,
     parts,
     product,
-    rms_norm,
+    product_of_normed,
     scan_step,
     store_tile,
 )
@@ -52,22 +52,24 @@ def enter_kernel(
     source, p_skips, p_entered, p_parts, p_sel_parts, p_heard, p_z, p_weights, p_conv,
     rows, layer, layers, width, eps, ROWS: tl.constexpr, CHANNELS: tl.constexpr, D: tl.constexpr,
     INNER: tl.constexpr, SEL: tl.constexpr, RANK: tl.constexpr, N: tl.constexpr, WIDTH: tl.constexpr,
+    K_IN: tl.constexpr, K_SEL: tl.constexpr, K_DT: tl.constexpr, K_N: tl.constexpr, K_OUT: tl.constexpr,
 ):  # fmt: skip
     """Norm, in_proj, convolution and a part of x_proj. Grid: (INNER / CHANNELS, blocks of ROWS sequences)."""
     PARTS: tl.constexpr = INNER // CHANNELS
     part, lane = tl.program_id(0), tl.arange(0, D)
     first = tl.program_id(1).to(tl.int64) * ROWS
     channel = part * CHANNELS + tl.arange(0, CHANNELS)
-    p_norm, p_channels, _, _, p_in, p_sel, _ = parts(p_weights, layer, D, INNER, SEL, RANK, N, WIDTH)
-    w_sel = load_tile(p_sel + part * CHANNELS * SEL, CHANNELS // 4, SEL, SEL)
-    w_in = load_tile(p_in + part * CHANNELS * 8, D // 4, 2 * CHANNELS, 2 * INNER)
+    p_channels, _, _, p_in, p_sel, _ = parts(p_weights, layer, D, INNER, SEL, RANK, N, WIDTH)
+    w_sel = load_tile(p_sel + part * CHANNELS * SEL, CHANNELS, SEL, K_SEL, SEL)
+    w_in = load_tile(p_in + part * CHANNELS * 2 * K_IN, D, 2 * CHANNELS, K_IN, 2 * INNER)
     for row in range(first, tl.minimum(first + ROWS, rows)):
         p_past = p_conv + (layer * rows + row) * (WIDTH - 1) * INNER + channel
         past = load_past(p_past, INNER, WIDTH)
+        tl.debug_barrier()  # several threads may have read what one of them overwrites
         x = entering(row, rows, layer, layers, source, p_skips, p_entered, p_parts, PARTS, D)
         if part == 0:
             tl.store(p_entered + (layer * rows + row) * D + lane, x)
-        xz = product(w_in, rms_norm(x, tl.load(p_norm + lane), width, eps))
+        xz = product_of_normed(w_in, x, width, eps)
         now, z = tl.split(tl.reshape(xz, [CHANNELS, 2]))
         heard = convolve(now, past, p_past, p_channels + channel, INNER, WIDTH)
         tl.store(p_heard + row * INNER + channel, heard)
@@ -80,19 +82,21 @@ def leave_kernel(
     p_sel_parts, p_heard, p_z, p_parts, p_weights, p_ssm, rows, layer,
     ROWS: tl.constexpr, CHANNELS: tl.constexpr, D: tl.constexpr, INNER: tl.constexpr, SEL: tl.constexpr,
     RANK: tl.constexpr, N: tl.constexpr, WIDTH: tl.constexpr,
+    K_IN: tl.constexpr, K_SEL: tl.constexpr, K_DT: tl.constexpr, K_N: tl.constexpr, K_OUT: tl.constexpr,
 ):  # fmt: skip
     """dt, scan, gate and a part of out_proj. Grid: that of `enter_kernel`."""
     PARTS: tl.constexpr = INNER // CHANNELS
     part = tl.program_id(0)
     first = tl.program_id(1).to(tl.int64) * ROWS
     channel = part * CHANNELS + tl.arange(0, CHANNELS)
-    _, p_channels, p_rates, p_dt, _, _, p_out = parts(p_weights, layer, D, INNER, SEL, RANK, N, WIDTH)
-    w_dt = load_tile(p_dt + part * CHANNELS * 4, RANK // 4, CHANNELS, INNER)
-    rates = load_tile(p_rates + part * CHANNELS * 4, N // 4, CHANNELS, INNER)
-    w_out = load_tile(p_out + part * CHANNELS * D, CHANNELS // 4, D, D)
+    p_channels, p_rates, p_dt, _, _, p_out = parts(p_weights, layer, D, INNER, SEL, RANK, N, WIDTH)
+    w_dt = load_tile(p_dt + part * CHANNELS * K_DT, RANK, CHANNELS, K_DT, INNER)
+    rates = load_tile(p_rates + part * CHANNELS * K_N, N, CHANNELS, K_N, INNER)
+    w_out = load_tile(p_out + part * CHANNELS * D, CHANNELS, D, K_OUT, D)
     for row in range(first, tl.minimum(first + ROWS, rows)):
-        p_h = p_ssm + (layer * rows + row) * N * INNER + part * CHANNELS * 4
-        h = load_tile(p_h, N // 4, CHANNELS, INNER)
+        p_h = p_ssm + (layer * rows + row) * N * INNER + part * CHANNELS * K_N
+        h = load_tile(p_h, N, CHANNELS, K_N, INNER)
+        tl.debug_barrier()
         heard, z = tl.load(p_heard + row * INNER + channel), tl.load(p_z + row * INNER + channel)
         selected = sum_of_parts(p_sel_parts, row, PARTS, SEL)
         y, h = scan_step(h, rates, heard, z, selected, w_dt, p_channels + channel, INNER, WIDTH)

@@ -87,7 +87,9 @@ class FusedNetwork:
         self._embeddings = _table(backbone.embeddings, D)
         classes = backbone.class_embeddings
         self._classes = None if classes is None else _table(classes, D)
-        norm = torch.stack([padded(part.detach(), D) for part in (backbone.norm_f.weight, backbone.norm_f.bias)])
+        norm = torch.stack(
+            [padded(part.detach(), D) for part in (backbone.norm_f.weight, backbone.norm_f.bias)]
+        )
         weight, bias = model.lm_head.weight.detach(), model.lm_head.bias.detach()
         head = pack_linear(weight, bias, filled_up(self._vocab), D, fill=-torch.inf)
         self._head = PackedHead(norm, head, config.d_model, config.norm_eps)
@@ -95,10 +97,16 @@ class FusedNetwork:
     def state(self, state: Any) -> FusedTop:
         """A state of the model in memory of its own."""
         level = self._level.state(state)
-        return FusedTop(level, torch.zeros_like((level.up if isinstance(level, FusedState) else level).entered[0]))
+        return FusedTop(
+            level, torch.zeros_like((level.up if isinstance(level, FusedState) else level).entered[0])
+        )
 
     def step(
-        self, tokens: Int64[Tensor, " batch"], state: FusedTop, *, labels: Int64[Tensor, " batch"] | None = None
+        self,
+        tokens: Int64[Tensor, " batch"],
+        state: FusedTop,
+        *,
+        labels: Int64[Tensor, " batch"] | None = None,
     ) -> tuple[Float[Tensor, "batch D"], FusedTop]:
         """As `WaveformLM.step`, but with what enters the last norm in place of logits: see `drawn_by`.
 
@@ -161,7 +169,11 @@ class _Level:
         D, rows, phase = self.up.sizes.D, *state.waiting.shape[:2]
         entry = state.rising.new_zeros(rows, self._below.up.sizes.D)
         waiting, rising = (padded(part, rows, self._slots, D) for part in (state.waiting, state.rising))
-        down, up, below = _filled(self._down, state.down), _filled(self.up, state.up), self._below.state(state.below)
+        down, up, below = (
+            _filled(self._down, state.down),
+            _filled(self.up, state.up),
+            self._below.state(state.below),
+        )
         return FusedState(
             phase, False, down, waiting, entry, below, torch.zeros_like(entry), rising.contiguous(), up
         )
@@ -239,7 +251,7 @@ def _filled(stage: Any, layers: tuple[Any, ...]) -> StageMemory:
         d_inner, d_state = layer.ssm.shape[1:]
         memory.conv[i, :, :, :d_inner] = layer.conv
         whole = padded(layer.ssm, len(layer.ssm), stage.sizes.INNER, stage.sizes.N)
-        memory.ssm[i] = whole.unflatten(2, (-1, 4)).transpose(1, 2)
+        memory.ssm[i] = whole.unflatten(2, (-1, stage.sizes.K_N)).transpose(1, 2)
     return memory
 
 
