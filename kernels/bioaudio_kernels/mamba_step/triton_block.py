@@ -56,10 +56,11 @@ def product(weight, x):
 
 
 @jit
-def product_of_normed(weight, x, width, eps):
-    """A matrix times x / sqrt(mean(x²) + eps), the mean over `width` numbers."""
-    x = inputs_of(weight, x)
-    return sum_over_inputs(weight * x) * tl.math.rsqrt(sum_over_inputs(x * x) / width + eps)
+def in_proj(w_x, w_z, x, width, eps):
+    """The two halves of in_proj, of x / sqrt(mean(x²) + eps), the mean over `width` numbers."""
+    x = inputs_of(w_x, x)
+    scale = tl.math.rsqrt(sum_over_inputs(x * x) / width + eps)
+    return sum_over_inputs(w_x * x) * scale, sum_over_inputs(w_z * x) * scale
 
 
 @jit
@@ -72,9 +73,10 @@ def parts(
     p_channels = p_weights + layer * OF_A_LAYER
     p_rates = p_channels + (WIDTH + 3) * INNER
     p_dt = p_rates + N * INNER
-    p_in = p_dt + RANK * INNER
-    p_sel = p_in + 2 * D * INNER
-    return p_channels, p_rates, p_dt, p_in, p_sel, p_sel + INNER * SEL
+    p_in_x = p_dt + RANK * INNER
+    p_in_z = p_in_x + D * INNER
+    p_sel = p_in_z + D * INNER
+    return p_channels, p_rates, p_dt, p_in_x, p_in_z, p_sel, p_sel + INNER * SEL
 
 
 @jit

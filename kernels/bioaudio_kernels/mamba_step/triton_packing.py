@@ -128,7 +128,7 @@ def pack_stage_triton(blocks: Sequence[BlockWeights], eps: float) -> PackedStage
         RANK=RANK,
         N=N,
         WIDTH=first.conv_weight.shape[1],
-        K_IN=matrix_lanes(D, 2 * group),
+        K_IN=matrix_lanes(D, group),
         K_SEL=matrix_lanes(group, SEL),
         K_DT=matrix_lanes(RANK, group),
         K_N=matrix_lanes(N, group),
@@ -136,8 +136,6 @@ def pack_stage_triton(blocks: Sequence[BlockWeights], eps: float) -> PackedStage
     )
     layers = []
     for block in blocks:
-        # The weights of the norm are those of the inputs of in_proj.
-        x, z = (padded(part, inner, D) for part in (block.in_proj * block.norm).chunk(2))
         low_rank, B, C = block.x_proj.split([rank, d_state, d_state])
         selection = torch.cat([padded(low_rank, RANK, d_inner), padded(B, N, d_inner), padded(C, N, d_inner)])
         channels = [*block.conv_weight.T, block.conv_bias, block.dt_bias, block.D]
@@ -145,7 +143,8 @@ def pack_stage_triton(blocks: Sequence[BlockWeights], eps: float) -> PackedStage
             *[padded(channel, inner) for channel in channels],
             pack_matrix(block.A * LOG2_E, inner, N, sizes.K_N),
             pack_matrix(block.dt_proj, inner, RANK, sizes.K_DT),
-            pack_matrix(torch.stack([x, z], 1).flatten(0, 1), 2 * inner, D, sizes.K_IN),
+            # The weights of the norm go into those of in_proj, whose inputs they scale.
+            *[pack_matrix(part, inner, D, sizes.K_IN) for part in (block.in_proj * block.norm).chunk(2)],
             pack_matrix(selection, SEL, inner, sizes.K_SEL),
             pack_matrix(block.out_proj, D, inner, sizes.K_OUT),
         ]

@@ -11,11 +11,11 @@ import triton.language as tl
 from bioaudio_kernels.mamba_step.triton_block import (
     convolve,
     first_x,
+    in_proj,
     load_past,
     load_tile,
     parts,
     product,
-    product_of_normed,
     scan_step,
     store_tile,
 )
@@ -24,7 +24,7 @@ from bioaudio_kernels.triton_jit import jit
 
 @jit
 def narrow_block(
-    x, w_in, w_sel, w_out, p_next_in, p_next_sel, p_next_out, p_channels, p_rates, p_dt, p_conv, p_ssm,
+    x, w_x, w_z, w_sel, w_out, p_next_in_x, p_next_in_z, p_next_sel, p_next_out, p_channels, p_rates, p_dt, p_conv, p_ssm,
     width, eps, D: tl.constexpr, INNER: tl.constexpr, SEL: tl.constexpr, RANK: tl.constexpr,
     N: tl.constexpr, WIDTH: tl.constexpr, K_IN: tl.constexpr, K_SEL: tl.constexpr, K_DT: tl.constexpr,
     K_N: tl.constexpr, K_OUT: tl.constexpr, AHEAD: tl.constexpr,
@@ -35,9 +35,10 @@ def narrow_block(
     w_dt = load_tile(p_dt, RANK, INNER, K_DT, INNER)
     h, rates = load_tile(p_ssm, N, INNER, K_N, INNER), load_tile(p_rates, N, INNER, K_N, INNER)
     tl.debug_barrier()  # several threads may have read a state that one of them overwrites
-    now, z = tl.split(tl.reshape(product_of_normed(w_in, x, width, eps), [INNER, 2]))
+    now, z = in_proj(w_x, w_z, x, width, eps)
     if AHEAD:
-        w_in = load_tile(p_next_in, D, 2 * INNER, K_IN, 2 * INNER)
+        w_x = load_tile(p_next_in_x, D, INNER, K_IN, INNER)
+        w_z = load_tile(p_next_in_z, D, INNER, K_IN, INNER)
     heard = convolve(now, past, p_conv + channel, p_channels + channel, INNER, WIDTH)
     selected = product(w_sel, heard)
     if AHEAD:
@@ -47,7 +48,7 @@ def narrow_block(
     x += product(w_out, y)
     if AHEAD:
         w_out = load_tile(p_next_out, INNER, D, K_OUT, D)
-    return x, w_in, w_sel, w_out
+    return x, w_x, w_z, w_sel, w_out
 
 
 @jit(do_not_specialize=["rows", "layers"])
@@ -68,21 +69,22 @@ def narrow_kernel(
     for row in range(first, end):
         tl.store(p_entered + row * D + lane, first_x(row, source, D))
     tl.debug_barrier()
-    _, _, _, p_in, p_sel, p_w_out = parts(p_weights, 0, D, INNER, SEL, RANK, N, WIDTH)
-    w_in = load_tile(p_in, D, 2 * INNER, K_IN, 2 * INNER)
+    _, _, _, p_in_x, p_in_z, p_sel, p_out_proj = parts(p_weights, 0, D, INNER, SEL, RANK, N, WIDTH)
+    w_x = load_tile(p_in_x, D, INNER, K_IN, INNER)
+    w_z = load_tile(p_in_z, D, INNER, K_IN, INNER)
     w_sel = load_tile(p_sel, INNER, SEL, K_SEL, SEL)
-    w_out = load_tile(p_w_out, INNER, D, K_OUT, D)
+    w_out = load_tile(p_out_proj, INNER, D, K_OUT, D)
     x = tl.load(p_entered + first * D + lane)
     for layer in range(layers):
-        p_channels, p_rates, p_dt, _, _, _ = parts(p_weights, layer, D, INNER, SEL, RANK, N, WIDTH)
+        p_channels, p_rates, p_dt, _, _, _, _ = parts(p_weights, layer, D, INNER, SEL, RANK, N, WIDTH)
         later = tl.minimum(layer + 1, layers - 1)
-        _, _, _, p_in, p_sel, p_w_out = parts(p_weights, later, D, INNER, SEL, RANK, N, WIDTH)
+        _, _, _, p_in_x, p_in_z, p_sel, p_out_proj = parts(p_weights, later, D, INNER, SEL, RANK, N, WIDTH)
         for row in range(first, end):
             slot = layer * rows + row
             if ROWS > 1:
                 x = tl.load(p_entered + slot * D + lane)
-            x, w_in, w_sel, w_out = narrow_block(
-                x, w_in, w_sel, w_out, p_in, p_sel, p_w_out, p_channels, p_rates, p_dt,
+            x, w_x, w_z, w_sel, w_out = narrow_block(
+                x, w_x, w_z, w_sel, w_out, p_in_x, p_in_z, p_sel, p_out_proj, p_channels, p_rates, p_dt,
                 p_conv + slot * (WIDTH - 1) * INNER, p_ssm + slot * N * INNER, width, eps,
                 D, INNER, SEL, RANK, N, WIDTH, K_IN, K_SEL, K_DT, K_N, K_OUT, ROWS == 1,
             )  # fmt: skip
@@ -95,7 +97,8 @@ def narrow_kernel(
             else:
                 tl.store(p_entered + (slot + rows) * D + lane, x)
         if ROWS > 1:
-            w_in = load_tile(p_in, D, 2 * INNER, K_IN, 2 * INNER)
+            w_x = load_tile(p_in_x, D, INNER, K_IN, INNER)
+            w_z = load_tile(p_in_z, D, INNER, K_IN, INNER)
             w_sel = load_tile(p_sel, INNER, SEL, K_SEL, SEL)
-            w_out = load_tile(p_w_out, INNER, D, K_OUT, D)
+            w_out = load_tile(p_out_proj, INNER, D, K_OUT, D)
             tl.debug_barrier()

@@ -13,11 +13,11 @@ import triton.language as tl
 from bioaudio_kernels.mamba_step.triton_block import (
     convolve,
     first_x,
+    in_proj,
     load_past,
     load_tile,
     parts,
     product,
-    product_of_normed,
     scan_step,
     store_tile,
 )
@@ -59,9 +59,10 @@ def enter_kernel(
     part, lane = tl.program_id(0), tl.arange(0, D)
     first = tl.program_id(1).to(tl.int64) * ROWS
     channel = part * CHANNELS + tl.arange(0, CHANNELS)
-    p_channels, _, _, p_in, p_sel, _ = parts(p_weights, layer, D, INNER, SEL, RANK, N, WIDTH)
+    p_channels, _, _, p_in_x, p_in_z, p_sel, _ = parts(p_weights, layer, D, INNER, SEL, RANK, N, WIDTH)
     w_sel = load_tile(p_sel + part * CHANNELS * SEL, CHANNELS, SEL, K_SEL, SEL)
-    w_in = load_tile(p_in + part * CHANNELS * 2 * K_IN, D, 2 * CHANNELS, K_IN, 2 * INNER)
+    w_x = load_tile(p_in_x + part * CHANNELS * K_IN, D, CHANNELS, K_IN, INNER)
+    w_z = load_tile(p_in_z + part * CHANNELS * K_IN, D, CHANNELS, K_IN, INNER)
     for row in range(first, tl.minimum(first + ROWS, rows)):
         p_past = p_conv + (layer * rows + row) * (WIDTH - 1) * INNER + channel
         past = load_past(p_past, INNER, WIDTH)
@@ -69,8 +70,7 @@ def enter_kernel(
         x = entering(row, rows, layer, layers, source, p_skips, p_entered, p_parts, PARTS, D)
         if part == 0:
             tl.store(p_entered + (layer * rows + row) * D + lane, x)
-        xz = product_of_normed(w_in, x, width, eps)
-        now, z = tl.split(tl.reshape(xz, [CHANNELS, 2]))
+        now, z = in_proj(w_x, w_z, x, width, eps)
         heard = convolve(now, past, p_past, p_channels + channel, INNER, WIDTH)
         tl.store(p_heard + row * INNER + channel, heard)
         tl.store(p_z + row * INNER + channel, z)
@@ -89,7 +89,7 @@ def leave_kernel(
     part = tl.program_id(0)
     first = tl.program_id(1).to(tl.int64) * ROWS
     channel = part * CHANNELS + tl.arange(0, CHANNELS)
-    p_channels, p_rates, p_dt, _, _, p_out = parts(p_weights, layer, D, INNER, SEL, RANK, N, WIDTH)
+    p_channels, p_rates, p_dt, _, _, _, p_out = parts(p_weights, layer, D, INNER, SEL, RANK, N, WIDTH)
     w_dt = load_tile(p_dt + part * CHANNELS * K_DT, RANK, CHANNELS, K_DT, INNER)
     rates = load_tile(p_rates + part * CHANNELS * K_N, N, CHANNELS, K_N, INNER)
     w_out = load_tile(p_out + part * CHANNELS * D, CHANNELS, D, K_OUT, D)
