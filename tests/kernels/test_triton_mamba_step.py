@@ -19,7 +19,6 @@ pytest.importorskip("triton")
 from bioaudio_kernels.causal_conv1d.reference import causal_conv1d_step_reference
 from bioaudio_kernels.mamba_step import triton_config
 from bioaudio_kernels.mamba_step.triton_launch import (
-    PackedHead,
     Source,
     draw_triton,
     head_triton,
@@ -27,7 +26,13 @@ from bioaudio_kernels.mamba_step.triton_launch import (
     stage_memory,
     step_stage_triton,
 )
-from bioaudio_kernels.mamba_step.triton_packing import BlockWeights, pack_linear, pack_stage_triton
+from bioaudio_kernels.mamba_step.triton_packing import (
+    BlockWeights,
+    PackedHead,
+    pack_head,
+    pack_linear,
+    pack_stage_triton,
+)
 from bioaudio_kernels.selective_scan.reference import selective_scan_step_reference
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -168,7 +173,7 @@ def head(device: str) -> tuple[PackedHead, Tensor, Tensor]:
         torch.randn(s, generator=rng).to(device) for s in ((2, 12), (11, 12), (11,), (6, 12))
     )
     bias[4] = -torch.inf
-    packed = PackedHead(F.pad(norm, (0, 4)), pack_linear(weight, bias, 16, 16, fill=-torch.inf), 12, EPS)
+    packed = pack_head(norm[0], norm[1], weight, bias, 16, EPS)
     normed = F.layer_norm(x.double(), (12,), norm[0].double(), norm[1].double(), EPS)
     return packed, F.pad(x, (0, 4)), F.linear(normed, weight.double(), bias.double())
 
@@ -182,9 +187,19 @@ def test_head_draws_where_the_cumulated_probability_passes(temperature: float, d
     assert_close(logits[:, possible], expected[:, possible], SINGLE, "logits")
     p = torch.softmax(expected / (temperature or 1), -1)
     log_p = torch.log_softmax(expected, -1)
-    for number in (0.0, 0.3, 0.8, 1.0):
-        numbers = torch.full((6, 2), number, device=device)[:, 0]
-        codes, found = draw_triton(packed, x, numbers, temperature, 1 - 2**-22)
-        passed = (p.cumsum(-1) <= min(number, 1 - 2**-22)).sum(-1)
+    for number in (0.0, 0.3, 0.8):
+        codes, found = draw_triton(
+            packed, x, torch.full((6, 2), number, device=device)[:, 0], temperature, 1.0
+        )
+        passed = (p.cumsum(-1) <= number).sum(-1)
         assert torch.equal(codes, passed if temperature else p.argmax(-1))
         assert_close(found, log_p.gather(1, codes[:, None])[:, 0], SINGLE, "log-probability")
+
+
+@on_every_device
+def test_the_largest_number_draws_a_possible_code(device: str) -> None:
+    """Even a number that lies above all that sums may round to."""
+    packed, x, _ = head(device)
+    packed.linear.bias[9:] = -torch.inf
+    codes, _ = draw_triton(packed, x, torch.full((6,), 2.0, device=device), 1.0, 2.0)
+    assert codes.tolist() == [8] * 6

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import triton.language as tl
 
-from bioaudio_kernels.mamba_step.triton_block import load_tile, product
+from bioaudio_kernels.mamba_step.triton_block import load_tile, product, sum_over_inputs
 from bioaudio_kernels.triton_jit import jit
 from bioaudio_kernels.triton_vectors import LOG2_E
 
@@ -29,50 +29,47 @@ def linear_kernel(
 
 @jit(do_not_specialize=["rows"])
 def head_kernel(
-    p_x, p_norm, p_weight, p_bias, p_logits, p_number, s_number, p_codes, p_log_p, rows, width, eps, largest,
+    p_x, p_weight, p_bias, p_logits, p_number, s_number, p_codes, p_log_p, rows, width, eps, largest,
     inverse_temperature, ROWS: tl.constexpr, D: tl.constexpr, VOCAB: tl.constexpr, K: tl.constexpr,
     GREEDY: tl.constexpr,
 ):  # fmt: skip
-    """Layer norm and head; with p_logits these are written, else a code is drawn from them: see `draw`.
+    """(x - mean) / sqrt(var + eps), then a linear layer to logits; with p_logits these are written.
 
-    p_norm holds weight and bias; codes there only to fill up have a bias of -inf. Grid: (blocks of ROWS,).
+    Otherwise the first possible code is drawn whose cumulated probability passes the number, the likeliest if
+    GREEDY; its log-probability is that of temperature 1. Grid: (blocks of ROWS sequences,).
     """
-    lane, code = tl.arange(0, D), tl.arange(0, VOCAB)
+    code = tl.arange(0, VOCAB)
+    input = tl.arange(0, D // K)[:, None, None] * K + tl.arange(0, K)[None, None, :]
     first = tl.program_id(0).to(tl.int64) * ROWS
     weight = load_tile(p_weight, D, VOCAB, K, VOCAB)
     for row in range(first, tl.minimum(first + ROWS, rows)):
-        x = tl.load(p_x + row * D + lane)
-        x = tl.where(lane < width, x - tl.sum(x, 0) / width, 0.0)
-        x *= tl.math.rsqrt(tl.sum(x * x, 0) / width + eps)
-        x = x * tl.load(p_norm + lane) + tl.load(p_norm + D + lane)
-        logits = product(weight, x) + tl.load(p_bias + code)
+        x = tl.load(p_x + row * D + input)
+        x = tl.where(input < width, x - sum_over_inputs(x) / width, 0.0)
+        scale = tl.math.rsqrt(sum_over_inputs(x * x) / width + eps)
+        logits = sum_over_inputs(weight * x) * scale + tl.load(p_bias + code)
         if p_logits is not None:
             tl.store(p_logits + row * VOCAB + code, logits)
         else:
-            number = tl.minimum(tl.load(p_number + row * s_number), largest)
-            chosen, log_p = draw(logits, number, inverse_temperature, GREEDY)
+            below = logits - tl.max(logits, 0)
+            log_p = below - LN_2 * tl.log2(tl.sum(tl.exp2(below * LOG2_E), 0))
+            if GREEDY:
+                chosen = tl.min(tl.where(below == 0.0, code, VOCAB), 0)
+            else:
+                number = tl.minimum(tl.load(p_number + row * s_number), largest)
+                chosen = draw(tl.exp2(below * (LOG2_E * inverse_temperature)), number)
             tl.store(p_codes + row, chosen.to(tl.int64))
-            tl.store(p_log_p + row, log_p)
+            tl.store(p_log_p + row + tl.zeros_like(code), log_p, mask=code == chosen)
 
 
 @jit
-def draw(logits, number, inverse_temperature, GREEDY: tl.constexpr):
-    """The first possible code whose cumulated probability passes the number, and its log-probability.
+def draw(p, number):
+    """The first possible code whose cumulated share of all p is above the number.
 
-    The likeliest if GREEDY. The log-probability is that of temperature 1.
+    Where rounding lets none be above it, the last possible one.
     """
-    VOCAB: tl.constexpr = logits.shape[0]
+    VOCAB: tl.constexpr = p.shape[0]
     code = tl.arange(0, VOCAB)
-    below = logits - tl.max(logits, 0)
-    log_p = below - LN_2 * tl.log2(tl.sum(tl.exp2(below * LOG2_E), 0))
-    if GREEDY:
-        chosen = tl.min(tl.where(below == 0.0, code, VOCAB), 0)
-    else:
-        p = tl.exp2(below * (LOG2_E * inverse_temperature))
-        total = tl.cumsum(p, 0)
-        whole = tl.sum(tl.where(code == VOCAB - 1, total, 0.0), 0)
-        passes = (p > 0.0) & (total > number * whole)
-        # Sums of a scan need not rise with every code: the last possible one is there if none passes.
-        last = tl.max(tl.where(p > 0.0, code, 0), 0)
-        chosen = tl.minimum(tl.min(tl.where(passes, code, VOCAB), 0), last)
-    return chosen, tl.sum(tl.where(code == chosen, log_p, 0.0), 0)
+    passes = tl.cumsum(p, 0) > number * tl.sum(p, 0)
+    place = tl.where(passes, code, 2 * VOCAB - code)
+    place = tl.min(tl.where(p > 0.0, place, 4 * VOCAB), 0)
+    return tl.where(place < VOCAB, place, 2 * VOCAB - place)

@@ -16,7 +16,7 @@ from bioaudio_kernels.mamba_step.triton_config import (
     rows_of_a_program,
 )
 from bioaudio_kernels.mamba_step.triton_head import head_kernel, linear_kernel
-from bioaudio_kernels.mamba_step.triton_packing import PackedLinear, PackedStage
+from bioaudio_kernels.mamba_step.triton_packing import PackedHead, PackedLinear, PackedStage
 from bioaudio_kernels.mamba_step.triton_stage import narrow_kernel
 from bioaudio_kernels.mamba_step.triton_wide import close_kernel, enter_kernel, leave_kernel
 
@@ -140,20 +140,9 @@ def linear_triton(
         )
 
 
-class PackedHead(NamedTuple):
-    """Layer norm and head."""
-
-    norm: Float[Tensor, "2 D"]
-    """Weight and bias."""
-    head: PackedLinear
-    """Outputs that fill up have a bias of -inf."""
-    width: int
-    eps: float
-
-
 def head_triton(head: PackedHead, x: Float[Tensor, "rows D"]) -> Float[Tensor, "rows vocab"]:
     """Logits, filled up."""
-    logits = x.new_empty(len(x), len(head.head.bias))
+    logits = x.new_empty(len(x), len(head.linear.bias))
     _head(head, x, logits, None, None, None, 0.0, 1.0)
     return logits
 
@@ -190,7 +179,7 @@ def _head(
     inverse = 1 / temperature if temperature else 1.0
     with torch.cuda.device_of(x):
         head_kernel[(ceil_div(rows, each),)](
-            x, head.norm, *head.head, logits, number, None if number is None else number.stride(0),
+            x, *head.linear, logits, number, None if number is None else number.stride(0),
             codes, log_p, rows, head.width, head.eps, largest, inverse, ROWS=each, D=D,
-            VOCAB=len(head.head.bias), K=head.head.weight.shape[2], GREEDY=temperature == 0, num_warps=NUM_WARPS,
+            VOCAB=len(head.linear.bias), K=head.linear.weight.shape[2], GREEDY=temperature == 0, num_warps=NUM_WARPS,
         )  # fmt: skip

@@ -81,6 +81,17 @@ class PackedLinear(NamedTuple):
     bias: Float[Tensor, " outputs"]
 
 
+class PackedHead(NamedTuple):
+    """A layer norm and a linear layer behind it."""
+
+    linear: PackedLinear
+    """Outputs that fill up have a bias of -inf."""
+    width: int
+    """Of what enters."""
+    eps: float
+    """Of the norm."""
+
+
 def filled_up(size: int, least: int = 4) -> int:
     """The power of two that a size becomes."""
     return max(least, next_power_of_2(size))
@@ -110,6 +121,15 @@ def pack_linear(weight: Tensor, bias: Tensor, outputs: int, inputs: int, fill: f
     """A linear layer, filled up; `fill` is the bias of those outputs that are not its own."""
     K = matrix_lanes(inputs, min(outputs, OUTPUTS))
     return PackedLinear(pack_matrix(weight, outputs, inputs, K), padded(bias, outputs, value=fill))
+
+
+def pack_head(
+    norm: Tensor, norm_bias: Tensor, weight: Tensor, bias: Tensor, D: int, eps: float
+) -> PackedHead:
+    """A layer norm and a linear layer behind it, which takes over the weights of the norm."""
+    bias = bias + (weight.double() @ norm_bias.double()).to(bias.dtype)
+    linear = pack_linear(weight * norm, bias, filled_up(len(bias)), D, fill=-torch.inf)
+    return PackedHead(linear, len(norm), eps)
 
 
 def pack_stage_triton(blocks: Sequence[BlockWeights], eps: float) -> PackedStage:

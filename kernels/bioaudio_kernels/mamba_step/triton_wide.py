@@ -27,8 +27,11 @@ from bioaudio_kernels.triton_jit import jit
 @jit
 def sum_of_parts(p, row, PARTS: tl.constexpr, LANES: tl.constexpr):
     """The sum of the parts (rows, PARTS, LANES) of a row."""
-    at = tl.arange(0, PARTS)[:, None] * LANES + tl.arange(0, LANES)[None, :]
-    return tl.sum(tl.load(p + row * PARTS * LANES + at), 0)
+    p += row * PARTS * LANES + tl.arange(0, LANES)
+    total = tl.load(p)
+    for part in tl.static_range(1, PARTS):
+        total += tl.load(p + part * LANES)
+    return total
 
 
 @jit

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, cast
 import torch
 from bioaudio_kernels.mamba_step.triton_config import WIDEST
 from bioaudio_kernels.mamba_step.triton_launch import (
-    PackedHead,
     Source,
     StageMemory,
     draw_triton,
@@ -25,6 +24,7 @@ from bioaudio_kernels.mamba_step.triton_launch import (
 from bioaudio_kernels.mamba_step.triton_packing import (
     BlockWeights,
     filled_up,
+    pack_head,
     pack_linear,
     pack_stage_triton,
     padded,
@@ -87,12 +87,9 @@ class FusedNetwork:
         self._embeddings = _table(backbone.embeddings, D)
         classes = backbone.class_embeddings
         self._classes = None if classes is None else _table(classes, D)
-        norm = torch.stack(
-            [padded(part.detach(), D) for part in (backbone.norm_f.weight, backbone.norm_f.bias)]
-        )
-        weight, bias = model.lm_head.weight.detach(), model.lm_head.bias.detach()
-        head = pack_linear(weight, bias, filled_up(self._vocab), D, fill=-torch.inf)
-        self._head = PackedHead(norm, head, config.d_model, config.norm_eps)
+        norm, head = backbone.norm_f, model.lm_head
+        parts = (norm.weight, norm.bias, head.weight, head.bias)
+        self._head = pack_head(*(part.detach() for part in parts), D, config.norm_eps)
 
     def state(self, state: Any) -> FusedTop:
         """A state of the model in memory of its own."""
