@@ -96,41 +96,40 @@ def first_x(row, source, D: tl.constexpr):
 
 
 @jit
-def load_past(p_conv, INNER: tl.constexpr, WIDTH: tl.constexpr):
-    """The last inputs of the convolution, oldest first."""
-    past = ()
-    for k in tl.static_range(WIDTH - 1):
-        past = past + (tl.load(p_conv + k * INNER),)
-    return past
+def load_rows(p, COUNT: tl.constexpr, STRIDE: tl.constexpr):
+    """Vectors that lie STRIDE apart, as a tuple."""
+    rows = ()
+    for k in tl.static_range(COUNT):
+        rows = rows + (tl.load(p + k * STRIDE),)
+    return rows
 
 
 @jit
-def convolve(now, past, p_conv, p_channels, INNER: tl.constexpr, WIDTH: tl.constexpr):
-    """SiLU of the convolution's result; its past moves on in place."""
-    s = tl.load(p_channels + WIDTH * INNER) + now * tl.load(p_channels + (WIDTH - 1) * INNER)
+def convolve(now, past, taps, p_conv, STRIDE: tl.constexpr):
+    """SiLU of the convolution's result; its past moves on in place. `taps` ends with the bias."""
+    WIDTH: tl.constexpr = len(past) + 1
+    s = taps[WIDTH] + now * taps[WIDTH - 1]
     for k in tl.static_range(WIDTH - 1):
-        s += past[k] * tl.load(p_channels + k * INNER)
+        s += past[k] * taps[k]
         if k > 0:
-            tl.store(p_conv + (k - 1) * INNER, past[k])
+            tl.store(p_conv + (k - 1) * STRIDE, past[k])
     if WIDTH > 1:
-        tl.store(p_conv + (WIDTH - 2) * INNER, now)
+        tl.store(p_conv + (WIDTH - 2) * STRIDE, now)
     return s * sigmoid(s)
 
 
 @jit
-def scan_step(h, rates, heard, z, selected, w_dt, p_channels, INNER: tl.constexpr, WIDTH: tl.constexpr):
+def scan_step(h, rates, heard, z, selected, w_dt, dt_bias, skip):
     """The gated output of the channels, and their new states; h and rates are tiles of states by channels.
 
-    `selected` holds dt in its low rank, B and C.
+    `selected` holds dt in its low rank, and for each state a number of B and one of C.
     """
     RANK: tl.constexpr = w_dt.shape[0] * w_dt.shape[2]
     N: tl.constexpr = h.shape[0] * h.shape[2]
-    n = tl.arange(0, N)
     low_rank = tl.reshape(tl.gather(selected, tl.arange(0, RANK), 0), [w_dt.shape[0], 1, w_dt.shape[2]])
-    B = tl.reshape(tl.gather(selected, RANK + n, 0), [h.shape[0], 1, h.shape[2]])
-    C = tl.reshape(tl.gather(selected, RANK + N + n, 0), [h.shape[0], 1, h.shape[2]])
-    raw = sum_over_inputs(w_dt * low_rank)
-    dt = step_size(raw + tl.load(p_channels + (WIDTH + 1) * INNER), True)
+    maps = tl.gather(selected, RANK + tl.arange(0, 2 * N), 0)
+    B, C = tl.split(tl.reshape(maps, [h.shape[0], 1, h.shape[2], 2]))
+    dt = step_size(sum_over_inputs(w_dt * low_rank) + dt_bias, True)
     h = h * tl.exp2(rates * dt[None, :, None]) + B * (dt * heard)[None, :, None]
-    y = sum_over_inputs(h * C) + heard * tl.load(p_channels + (WIDTH + 2) * INNER)
+    y = sum_over_inputs(h * C) + heard * skip
     return y * (z * sigmoid(z)), h

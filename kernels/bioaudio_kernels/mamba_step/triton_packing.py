@@ -157,7 +157,8 @@ def pack_stage_triton(blocks: Sequence[BlockWeights], eps: float) -> PackedStage
     layers = []
     for block in blocks:
         low_rank, B, C = block.x_proj.split([rank, d_state, d_state])
-        selection = torch.cat([padded(low_rank, RANK, d_inner), padded(B, N, d_inner), padded(C, N, d_inner)])
+        maps = torch.stack([padded(part, N, d_inner) for part in (B, C)], 1).flatten(0, 1)
+        selection = torch.cat([padded(low_rank, RANK, d_inner), maps])
         channels = [*block.conv_weight.T, block.conv_bias, block.dt_bias, block.D]
         parts = [
             *[padded(channel, inner) for channel in channels],

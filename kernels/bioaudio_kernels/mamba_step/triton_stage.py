@@ -12,7 +12,7 @@ from bioaudio_kernels.mamba_step.triton_block import (
     convolve,
     first_x,
     in_proj,
-    load_past,
+    load_rows,
     load_tile,
     parts,
     product,
@@ -31,7 +31,10 @@ def narrow_block(
 ):  # fmt: skip
     """x + block(norm(x)); states move on in place. AHEAD: each matrix is replaced by the next block's at once."""
     channel = tl.arange(0, INNER)
-    past = load_past(p_conv + channel, INNER, WIDTH)
+    past, own = (
+        load_rows(p_conv + channel, WIDTH - 1, INNER),
+        load_rows(p_channels + channel, WIDTH + 3, INNER),
+    )
     w_dt = load_tile(p_dt, RANK, INNER, K_DT, INNER)
     h, rates = load_tile(p_ssm, N, INNER, K_N, INNER), load_tile(p_rates, N, INNER, K_N, INNER)
     tl.debug_barrier()  # several threads may have read a state that one of them overwrites
@@ -39,11 +42,11 @@ def narrow_block(
     if AHEAD:
         w_x = load_tile(p_next_in_x, D, INNER, K_IN, INNER)
         w_z = load_tile(p_next_in_z, D, INNER, K_IN, INNER)
-    heard = convolve(now, past, p_conv + channel, p_channels + channel, INNER, WIDTH)
+    heard = convolve(now, past, own, p_conv + channel, INNER)
     selected = product(w_sel, heard)
     if AHEAD:
         w_sel = load_tile(p_next_sel, INNER, SEL, K_SEL, SEL)
-    y, h = scan_step(h, rates, heard, z, selected, w_dt, p_channels + channel, INNER, WIDTH)
+    y, h = scan_step(h, rates, heard, z, selected, w_dt, own[WIDTH + 1], own[WIDTH + 2])
     store_tile(p_ssm, h, INNER)
     x += product(w_out, y)
     if AHEAD:

@@ -14,7 +14,7 @@ from bioaudio_kernels.mamba_step.triton_block import (
     convolve,
     first_x,
     in_proj,
-    load_past,
+    load_rows,
     load_tile,
     parts,
     product,
@@ -63,18 +63,19 @@ def enter_kernel(
     first = tl.program_id(1).to(tl.int64) * ROWS
     channel = part * CHANNELS + tl.arange(0, CHANNELS)
     p_channels, _, _, p_in_x, p_in_z, p_sel, _ = parts(p_weights, layer, D, INNER, SEL, RANK, N, WIDTH)
+    taps = load_rows(p_channels + channel, WIDTH + 1, INNER)
     w_sel = load_tile(p_sel + part * CHANNELS * SEL, CHANNELS, SEL, K_SEL, SEL)
     w_x = load_tile(p_in_x + part * CHANNELS * K_IN, D, CHANNELS, K_IN, INNER)
     w_z = load_tile(p_in_z + part * CHANNELS * K_IN, D, CHANNELS, K_IN, INNER)
     for row in range(first, tl.minimum(first + ROWS, rows)):
         p_past = p_conv + (layer * rows + row) * (WIDTH - 1) * INNER + channel
-        past = load_past(p_past, INNER, WIDTH)
+        past = load_rows(p_past, WIDTH - 1, INNER)
         tl.debug_barrier()  # several threads may have read what one of them overwrites
         x = entering(row, rows, layer, layers, source, p_skips, p_entered, p_parts, PARTS, D)
         if part == 0:
             tl.store(p_entered + (layer * rows + row) * D + lane, x)
         now, z = in_proj(w_x, w_z, x, width, eps)
-        heard = convolve(now, past, p_past, p_channels + channel, INNER, WIDTH)
+        heard = convolve(now, past, taps, p_past, INNER)
         tl.store(p_heard + row * INNER + channel, heard)
         tl.store(p_z + row * INNER + channel, z)
         tl.store(p_sel_parts + (row * PARTS + part) * SEL + tl.arange(0, SEL), product(w_sel, heard))
@@ -93,6 +94,7 @@ def leave_kernel(
     first = tl.program_id(1).to(tl.int64) * ROWS
     channel = part * CHANNELS + tl.arange(0, CHANNELS)
     p_channels, p_rates, p_dt, _, _, _, p_out = parts(p_weights, layer, D, INNER, SEL, RANK, N, WIDTH)
+    dt_bias, skip = load_rows(p_channels + (WIDTH + 1) * INNER + channel, 2, INNER)
     w_dt = load_tile(p_dt + part * CHANNELS * K_DT, RANK, CHANNELS, K_DT, INNER)
     rates = load_tile(p_rates + part * CHANNELS * K_N, N, CHANNELS, K_N, INNER)
     w_out = load_tile(p_out + part * CHANNELS * D, CHANNELS, D, K_OUT, D)
@@ -102,7 +104,7 @@ def leave_kernel(
         tl.debug_barrier()
         heard, z = tl.load(p_heard + row * INNER + channel), tl.load(p_z + row * INNER + channel)
         selected = sum_of_parts(p_sel_parts, row, PARTS, SEL)
-        y, h = scan_step(h, rates, heard, z, selected, w_dt, p_channels + channel, INNER, WIDTH)
+        y, h = scan_step(h, rates, heard, z, selected, w_dt, dt_bias, skip)
         store_tile(p_h, h, INNER)
         tl.store(p_parts + (row * PARTS + part) * D + tl.arange(0, D), product(w_out, y))
 
