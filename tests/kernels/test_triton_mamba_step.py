@@ -109,7 +109,8 @@ def test_stage_equals_its_blocks(
     """Three steps of a stage on the way down (from tokens), up (with skips), or at the centre (residual)."""
     monkeypatch.setattr(triton_config, "NARROW", narrow)
     monkeypatch.setattr(triton_config, "TILE", 512)
-    monkeypatch.setattr(triton_config, "PROGRAMS", programs)
+    for name in ("PROGRAMS", "WIDE_PROGRAMS"):
+        monkeypatch.setattr(triton_config, name, programs)
     blocks = random_blocks(case, device)
     exact = [BlockWeights(*(part.double() for part in block)) for block in blocks]
     stage = pack_stage_triton(blocks, EPS)
@@ -154,7 +155,8 @@ def test_stage_equals_its_blocks(
 @on_every_device
 @pytest.mark.parametrize("rows", [1, 3])
 def test_linear_layer(rows: int, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triton_config, "PROGRAMS", 2)
+    for name in ("PROGRAMS", "WIDE_PROGRAMS"):
+        monkeypatch.setattr(triton_config, name, 2)
     weight, bias, x = (
         torch.randn(40, 24, device=device),
         torch.randn(40, device=device),

@@ -48,7 +48,8 @@ def _tiny_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Level 0 of `TINY` is narrow, those below are wide, and programs have several rows."""
     monkeypatch.setattr(triton_config, "NARROW", 16)
     monkeypatch.setattr(triton_config, "TILE", 1024)
-    monkeypatch.setattr(triton_config, "PROGRAMS", 4)
+    for name in ("PROGRAMS", "WIDE_PROGRAMS"):
+        monkeypatch.setattr(triton_config, name, 4)
 
 
 @pytest.mark.usefixtures("_tiny_programs")

@@ -21,6 +21,8 @@ LANES = 4 * 32 * NUM_WARPS
 """Numbers that the threads of a program load at once."""
 PROGRAMS = 132
 """Of a launch, about: the multiprocessors of an H100, most of whose registers a program takes."""
+WIDE_PROGRAMS = 528
+"""Of a launch for a wide block, whose programs are smaller."""
 
 
 class StepConfig(NamedTuple):
@@ -39,7 +41,10 @@ class StepConfig(NamedTuple):
 def choose_step_config(rows: int, D: int, INNER: int) -> StepConfig:
     """For a stage of width D, filled up, with d_inner channels."""
     channels = channels_of_a_program(D, INNER)
-    return StepConfig(channels, rows_of_a_program(rows, INNER // channels), D <= NARROW, NUM_WARPS)
+    if D <= NARROW:
+        return StepConfig(channels, rows_of_a_program(rows), True, NUM_WARPS)
+    each = rows_of_a_program(rows * (INNER // channels), WIDE_PROGRAMS)
+    return StepConfig(channels, each, False, NUM_WARPS)
 
 
 def channels_of_a_program(D: int, INNER: int) -> int:
@@ -47,6 +52,6 @@ def channels_of_a_program(D: int, INNER: int) -> int:
     return INNER if D <= NARROW else min(INNER, CHANNELS, TILE // (2 * D))
 
 
-def rows_of_a_program(rows: int, parts: int) -> int:
-    """Where each row is the work of `parts` programs."""
-    return next_power_of_2(ceil_div(rows * parts, PROGRAMS))
+def rows_of_a_program(work: int, programs: int | None = None) -> int:
+    """How many rows are one program's, where each of them is the work of some programs."""
+    return next_power_of_2(ceil_div(work, programs or PROGRAMS))

@@ -124,7 +124,7 @@ def linear_triton(
     """y = weight x + bias; all contiguous."""
     (rows, inputs), outputs = x.shape, y.shape[1]
     block = min(outputs, OUTPUTS)
-    each = rows_of_a_program(rows, outputs // block)
+    each = rows_of_a_program(rows * (outputs // block))
     with torch.cuda.device_of(x):
         linear_kernel[(outputs // block, ceil_div(rows, each))](
             x,
@@ -175,7 +175,7 @@ def _head(
     largest: float,
 ) -> None:
     rows, D = x.shape
-    each = rows_of_a_program(rows, 1)
+    each = rows_of_a_program(rows)
     inverse = 1 / temperature if temperature else 1.0
     with torch.cuda.device_of(x):
         head_kernel[(ceil_div(rows, each),)](
