@@ -92,21 +92,30 @@ def reference_block(w: BlockWeights, x: Tensor, conv: Tensor, ssm: Tensor) -> tu
 
 @on_every_device
 @pytest.mark.parametrize(
-    ("narrow", "programs", "case"),
+    ("narrow", "programs", "case", "way"),
     [
-        (64, 132, Case(2)),
-        (64, 2, Case(5)),
-        (64, 132, Case(1, d_conv=1, d_state=16, rank=4, d_inner=32, d_model=16)),
-        (8, 132, Case(2)),
-        (8, 2, Case(3)),
+        (64, 132, Case(2), "down"),
+        (64, 2, Case(5), "up"),
+        (64, 2, Case(3), "centre"),
+        (64, 132, Case(1, d_conv=1, d_state=16, rank=4, d_inner=32, d_model=16), "up"),
+        (8, 132, Case(2), "down"),
+        (8, 132, Case(2), "centre"),
+        (8, 2, Case(3), "up"),
     ],
-    ids=["one row a program", "several rows a program", "powers of two", "wide", "wide, several rows"],
+    ids=[
+        "narrow",
+        "narrow, several rows",
+        "centre",
+        "powers of two",
+        "wide",
+        "wide centre",
+        "wide, several rows",
+    ],
 )
-@pytest.mark.parametrize("way", ["down", "up", "centre"])
 def test_stage_equals_its_blocks(
     narrow: int, programs: int, case: Case, way: str, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three steps of a stage on the way down (from tokens), up (with skips), or at the centre (residual)."""
+    """Steps of a stage on the way down (from tokens), up (with skips), or at the centre (residual)."""
     monkeypatch.setattr(triton_config, "NARROW", narrow)
     monkeypatch.setattr(triton_config, "TILE", 512)
     for name in ("PROGRAMS", "WIDE_PROGRAMS"):

@@ -1,4 +1,5 @@
 # type: ignore  (Triton's language is not Python: pyright cannot type it)
+# ruff: noqa: RUF005  (and it has no unpacking)
 """One time step of a Mamba block of one sequence, as the Triton kernels of a stage share it.
 
 All is vectors, and products of a matrix and a vector, in fp32; sizes are powers of two, filled up with zeros.

@@ -85,7 +85,7 @@ def step_stage_triton(
         memory: of `stage_memory`, or filled from a state.
         source: what enters.
         out: the result, rows apart as they may be.
-        skips: added to the results of the blocks, the last of them first: what entered those of another stage.
+        skips: added to the results of the blocks, the last of them first; None adds nothing.
         residual: what entered the stage is added to the result too.
     """
     s = stage.sizes
@@ -127,17 +127,9 @@ def linear_triton(
     each = rows_of_a_program(rows * (outputs // block))
     with torch.cuda.device_of(x):
         linear_kernel[(outputs // block, ceil_div(rows, each))](
-            x,
-            *layer,
-            y,
-            rows,
-            ROWS=each,
-            INPUTS=inputs,
-            OUTPUTS=outputs,
-            BLOCK=block,
-            K=layer.weight.shape[2],
-            num_warps=NUM_WARPS,
-        )
+            x, *layer, y, rows, ROWS=each, INPUTS=inputs, OUTPUTS=outputs, BLOCK=block,
+            K=layer.weight.shape[2], num_warps=NUM_WARPS,
+        )  # fmt: skip
 
 
 def head_triton(head: PackedHead, x: Float[Tensor, "rows D"]) -> Float[Tensor, "rows vocab"]:
@@ -179,7 +171,7 @@ def _head(
     inverse = 1 / temperature if temperature else 1.0
     with torch.cuda.device_of(x):
         head_kernel[(ceil_div(rows, each),)](
-            x, *head.linear, logits, number, None if number is None else number.stride(0),
-            codes, log_p, rows, head.width, head.eps, largest, inverse, ROWS=each, D=D,
-            VOCAB=len(head.linear.bias), K=head.linear.weight.shape[2], GREEDY=temperature == 0, num_warps=NUM_WARPS,
+            x, *head.linear, logits, number, None if number is None else number.stride(0), codes, log_p,
+            rows, head.width, head.eps, largest, inverse, ROWS=each, D=D, VOCAB=len(head.linear.bias),
+            K=head.linear.weight.shape[2], GREEDY=temperature == 0, num_warps=NUM_WARPS,
         )  # fmt: skip

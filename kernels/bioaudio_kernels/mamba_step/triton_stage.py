@@ -23,35 +23,52 @@ from bioaudio_kernels.triton_jit import jit
 
 
 @jit
-def narrow_block(
-    x, w_x, w_z, w_sel, w_out, p_next_in_x, p_next_in_z, p_next_sel, p_next_out, p_channels, p_rates, p_dt, p_conv, p_ssm,
-    width, eps, D: tl.constexpr, INNER: tl.constexpr, SEL: tl.constexpr, RANK: tl.constexpr,
-    N: tl.constexpr, WIDTH: tl.constexpr, K_IN: tl.constexpr, K_SEL: tl.constexpr, K_DT: tl.constexpr,
-    K_N: tl.constexpr, K_OUT: tl.constexpr, AHEAD: tl.constexpr,
+def load_matrices(
+    here, D: tl.constexpr, INNER: tl.constexpr, SEL: tl.constexpr, K_IN: tl.constexpr, K_SEL: tl.constexpr,
+    K_OUT: tl.constexpr,
 ):  # fmt: skip
-    """x + block(norm(x)); states move on in place. AHEAD: each matrix is replaced by the next block's at once."""
-    channel = tl.arange(0, INNER)
-    past, own = (
-        load_rows(p_conv + channel, WIDTH - 1, INNER),
-        load_rows(p_channels + channel, WIDTH + 3, INNER),
+    """in_proj in its halves, x_proj and out_proj, each in registers as a whole."""
+    _, _, _, p_in_x, p_in_z, p_sel, p_out = here
+    return (
+        load_tile(p_in_x, D, INNER, K_IN, INNER),
+        load_tile(p_in_z, D, INNER, K_IN, INNER),
+        load_tile(p_sel, INNER, SEL, K_SEL, SEL),
+        load_tile(p_out, INNER, D, K_OUT, D),
     )
+
+
+@jit
+def narrow_block(
+    x, matrices, here, later, p_conv, p_ssm, width, eps, D: tl.constexpr, INNER: tl.constexpr,
+    SEL: tl.constexpr, RANK: tl.constexpr, N: tl.constexpr, WIDTH: tl.constexpr, K_IN: tl.constexpr,
+    K_SEL: tl.constexpr, K_DT: tl.constexpr, K_N: tl.constexpr, K_OUT: tl.constexpr, AHEAD: tl.constexpr,
+):  # fmt: skip
+    """x + block(norm(x)), and the matrices, which with AHEAD give way to those of the next block at once.
+
+    States move on in place. `here` and `later` are the parts of this block and the next one.
+    """
+    w_x, w_z, w_sel, w_out = matrices
+    p_channels, p_rates, p_dt, _, _, _, _ = here
+    _, _, _, p_in_x, p_in_z, p_sel, p_out = later
+    channel = tl.arange(0, INNER)
+    past = load_rows(p_conv + channel, WIDTH - 1, INNER)
+    own = load_rows(p_channels + channel, WIDTH + 3, INNER)
     w_dt = load_tile(p_dt, RANK, INNER, K_DT, INNER)
     h, rates = load_tile(p_ssm, N, INNER, K_N, INNER), load_tile(p_rates, N, INNER, K_N, INNER)
     tl.debug_barrier()  # several threads may have read a state that one of them overwrites
     now, z = in_proj(w_x, w_z, x, width, eps)
     if AHEAD:
-        w_x = load_tile(p_next_in_x, D, INNER, K_IN, INNER)
-        w_z = load_tile(p_next_in_z, D, INNER, K_IN, INNER)
+        w_x, w_z = load_tile(p_in_x, D, INNER, K_IN, INNER), load_tile(p_in_z, D, INNER, K_IN, INNER)
     heard = convolve(now, past, own, p_conv + channel, INNER)
     selected = product(w_sel, heard)
     if AHEAD:
-        w_sel = load_tile(p_next_sel, INNER, SEL, K_SEL, SEL)
+        w_sel = load_tile(p_sel, INNER, SEL, K_SEL, SEL)
     y, h = scan_step(h, rates, heard, z, selected, w_dt, own[WIDTH + 1], own[WIDTH + 2])
     store_tile(p_ssm, h, INNER)
     x += product(w_out, y)
     if AHEAD:
-        w_out = load_tile(p_next_out, INNER, D, K_OUT, D)
-    return x, w_x, w_z, w_sel, w_out
+        w_out = load_tile(p_out, INNER, D, K_OUT, D)
+    return x, (w_x, w_z, w_sel, w_out)
 
 
 @jit(do_not_specialize=["rows", "layers"])
@@ -72,24 +89,19 @@ def narrow_kernel(
     for row in range(first, end):
         tl.store(p_entered + row * D + lane, first_x(row, source, D))
     tl.debug_barrier()
-    _, _, _, p_in_x, p_in_z, p_sel, p_out_proj = parts(p_weights, 0, D, INNER, SEL, RANK, N, WIDTH)
-    w_x = load_tile(p_in_x, D, INNER, K_IN, INNER)
-    w_z = load_tile(p_in_z, D, INNER, K_IN, INNER)
-    w_sel = load_tile(p_sel, INNER, SEL, K_SEL, SEL)
-    w_out = load_tile(p_out_proj, INNER, D, K_OUT, D)
+    here = parts(p_weights, 0, D, INNER, SEL, RANK, N, WIDTH)
+    matrices = load_matrices(here, D, INNER, SEL, K_IN, K_SEL, K_OUT)
     x = tl.load(p_entered + first * D + lane)
     for layer in range(layers):
-        p_channels, p_rates, p_dt, _, _, _, _ = parts(p_weights, layer, D, INNER, SEL, RANK, N, WIDTH)
-        later = tl.minimum(layer + 1, layers - 1)
-        _, _, _, p_in_x, p_in_z, p_sel, p_out_proj = parts(p_weights, later, D, INNER, SEL, RANK, N, WIDTH)
+        here = parts(p_weights, layer, D, INNER, SEL, RANK, N, WIDTH)
+        later = parts(p_weights, tl.minimum(layer + 1, layers - 1), D, INNER, SEL, RANK, N, WIDTH)
         for row in range(first, end):
             slot = layer * rows + row
             if ROWS > 1:
                 x = tl.load(p_entered + slot * D + lane)
-            x, w_x, w_z, w_sel, w_out = narrow_block(
-                x, w_x, w_z, w_sel, w_out, p_in_x, p_in_z, p_sel, p_out_proj, p_channels, p_rates, p_dt,
-                p_conv + slot * (WIDTH - 1) * INNER, p_ssm + slot * N * INNER, width, eps,
-                D, INNER, SEL, RANK, N, WIDTH, K_IN, K_SEL, K_DT, K_N, K_OUT, ROWS == 1,
+            x, matrices = narrow_block(
+                x, matrices, here, later, p_conv + slot * (WIDTH - 1) * INNER, p_ssm + slot * N * INNER,
+                width, eps, D, INNER, SEL, RANK, N, WIDTH, K_IN, K_SEL, K_DT, K_N, K_OUT, ROWS == 1,
             )  # fmt: skip
             if p_skips is not None:
                 x += tl.load(p_skips + ((layers - 1 - layer) * rows + row) * D + lane)
@@ -100,8 +112,5 @@ def narrow_kernel(
             else:
                 tl.store(p_entered + (slot + rows) * D + lane, x)
         if ROWS > 1:
-            w_x = load_tile(p_in_x, D, INNER, K_IN, INNER)
-            w_z = load_tile(p_in_z, D, INNER, K_IN, INNER)
-            w_sel = load_tile(p_sel, INNER, SEL, K_SEL, SEL)
-            w_out = load_tile(p_out_proj, INNER, D, K_OUT, D)
-            tl.debug_barrier()
+            matrices = load_matrices(later, D, INNER, SEL, K_IN, K_SEL, K_OUT)
+            tl.debug_barrier()  # what one thread stored of x, others load

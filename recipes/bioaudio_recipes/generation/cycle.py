@@ -35,10 +35,10 @@ class Drawn(NamedTuple):
 
 
 class Stepping(Protocol):
-    """What has the `step` of a `WaveformLM`, to logits or to what a `Draw` of its own takes in their place."""
+    """What has the `step` of a `WaveformLM`, to logits or to what its own `Draw` takes in their place."""
 
     def step(
-        self, tokens: Int64[Tensor, " batch"], state: Any, **options: Any
+        self, tokens: Int64[Tensor, " batch"], state: Any, *, labels: Int64[Tensor, " batch"] | None = ...
     ) -> tuple[Float[Tensor, "batch vocab"], Any]: ...
 
 

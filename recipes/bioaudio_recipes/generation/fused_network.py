@@ -7,7 +7,6 @@ stream of its own, beside the rest of this step and the way down of the next one
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -79,6 +78,7 @@ def can_fuse(model: WaveformLM) -> bool:
 class FusedNetwork:
     """The step of a `WaveformLM` for which `can_fuse` holds; it does not follow the model's weights."""
 
+    @torch.no_grad()
     def __init__(self, model: WaveformLM) -> None:
         config, backbone = model.config, model.backbone
         self._vocab = config.vocab_size
@@ -88,15 +88,13 @@ class FusedNetwork:
         classes = backbone.class_embeddings
         self._classes = None if classes is None else _table(classes, D)
         norm, head = backbone.norm_f, model.lm_head
-        parts = (norm.weight, norm.bias, head.weight, head.bias)
-        self._head = pack_head(*(part.detach() for part in parts), D, config.norm_eps)
+        self._head = pack_head(norm.weight, norm.bias, head.weight, head.bias, D, config.norm_eps)
 
+    @torch.no_grad()
     def state(self, state: Any) -> FusedTop:
         """A state of the model in memory of its own."""
-        level = self._level.state(state)
-        return FusedTop(
-            level, torch.zeros_like((level.up if isinstance(level, FusedState) else level).entered[0])
-        )
+        hidden = self._embeddings.new_zeros(_rows(state), self._embeddings.shape[1])
+        return FusedTop(self._level.state(state), hidden)
 
     def step(
         self,
@@ -117,7 +115,7 @@ class FusedNetwork:
         return head_triton(self._head, hidden)[:, : self._vocab]
 
     def drawn_by(self, drawing: Drawing) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """What a drawing makes of the result of `step`: head and draw are one launch, if all codes may be drawn."""
+        """What a drawing makes of the result of `step`: one launch, if all codes may be drawn."""
         if drawing.top_k is not None or drawing.top_p is not None:
             return lambda hidden, number: drawing(self.logits(hidden), number)
         return lambda hidden, number: draw_triton(self._head, hidden, number, drawing.temperature, LARGEST)
@@ -152,12 +150,10 @@ class _Level:
         self._slots = filled_up(self._pool, 1)
         width, D, below = self.up.sizes.width, self.up.sizes.D, self._below.up.sizes
         down, up = level.pool.down_proj, level.pool.up_proj
-        weight = padded(
-            down.weight.detach().unflatten(1, (self._pool, width)), below.width, self._slots, D
-        ).flatten(1)
-        self._into = pack_linear(weight, down.bias.detach(), below.D, self._slots * D)
-        weight = padded(up.weight.detach().unflatten(0, (self._pool, width)), self._slots, D, below.width)
-        bias = padded(up.bias.detach().unflatten(0, (self._pool, width)), self._slots, D)
+        weight = padded(down.weight.unflatten(1, (self._pool, width)), below.width, self._slots, D).flatten(1)
+        self._into = pack_linear(weight, down.bias, below.D, self._slots * D)
+        weight = padded(up.weight.unflatten(0, (self._pool, width)), self._slots, D, below.width)
+        bias = padded(up.bias.unflatten(0, (self._pool, width)), self._slots, D)
         self._out_of = pack_linear(weight.flatten(0, 1), bias.flatten(), self._slots * D, below.D)
 
     def state(self, state: Any) -> Any:
@@ -166,13 +162,16 @@ class _Level:
         D, rows, phase = self.up.sizes.D, *state.waiting.shape[:2]
         entry = state.rising.new_zeros(rows, self._below.up.sizes.D)
         waiting, rising = (padded(part, rows, self._slots, D) for part in (state.waiting, state.rising))
-        down, up, below = (
-            _filled(self._down, state.down),
-            _filled(self.up, state.up),
-            self._below.state(state.below),
-        )
         return FusedState(
-            phase, False, down, waiting, entry, below, torch.zeros_like(entry), rising.contiguous(), up
+            phase=phase,
+            pending=False,
+            down=_filled(self._down, state.down),
+            waiting=waiting,
+            entry=entry,
+            below=self._below.state(state.below),
+            answer=torch.zeros_like(entry),
+            rising=rising.contiguous(),
+            up=_filled(self.up, state.up),
         )
 
     def step(self, source: Source, state: Any, out: Tensor) -> Any:
@@ -195,10 +194,7 @@ class _Level:
     def settle(self, state: Any) -> Any:
         if self._is_centre:
             return state
-        if self._stream is not None and state.pending:
-            with torch.cuda.stream(self._stream):
-                state = state._replace(below=self._below.settle(state.below))
-        else:
+        with torch.cuda.stream(self._stream if state.pending else None):
             state = state._replace(below=self._below.settle(state.below))
         return self._heard(state)
 
@@ -213,11 +209,9 @@ class _Level:
 
     def _beside(self, tensor: Tensor) -> Any:
         """On the stream of the level below, after all that was launched so far."""
-        if tensor.device.type != "cuda":
-            return nullcontext()
-        if self._stream is None:
-            self._stream = torch.cuda.Stream(tensor.device)
-        self._stream.wait_stream(torch.cuda.current_stream())
+        if tensor.device.type == "cuda":
+            self._stream = self._stream or torch.cuda.Stream(tensor.device)
+            self._stream.wait_stream(torch.cuda.current_stream())
         return torch.cuda.stream(self._stream)
 
 
@@ -237,7 +231,7 @@ def _packed_stage(layers: nn.ModuleList, eps: float) -> Any:
             mixer.D,
             mixer.out_proj.weight,
         ]
-        blocks.append(BlockWeights(*(part.detach() for part in parts)))
+        blocks.append(BlockWeights(*parts))
     return pack_stage_triton(blocks, eps)
 
 
@@ -245,13 +239,18 @@ def _filled(stage: Any, layers: tuple[Any, ...]) -> StageMemory:
     """Memory of a stage with the states of its layers."""
     memory = stage_memory(stage, len(layers[0].conv))
     for i, layer in enumerate(layers):
-        d_inner, d_state = layer.ssm.shape[1:]
-        memory.conv[i, :, :, :d_inner] = layer.conv
+        memory.conv[i, :, :, : layer.conv.shape[2]] = layer.conv
         whole = padded(layer.ssm, len(layer.ssm), stage.sizes.INNER, stage.sizes.N)
         memory.ssm[i] = whole.unflatten(2, (-1, stage.sizes.K_N)).transpose(1, 2)
     return memory
 
 
+def _rows(state: Any) -> int:
+    """Sequences of a state of the model."""
+    layers = state.layers if hasattr(state, "layers") else state.up
+    return len(layers[0].conv)
+
+
 def _table(embedding: nn.Module, D: int) -> Tensor:
-    weight = cast(Tensor, embedding.weight).detach()
+    weight = cast(Tensor, embedding.weight)
     return padded(weight, len(weight), D).contiguous()
