@@ -12,6 +12,7 @@ vector, not the matrix, through shared memory.
 from __future__ import annotations
 
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from bioaudio_kernels.selective_scan.triton_math import step_size
 from bioaudio_kernels.triton_jit import jit
@@ -29,6 +30,14 @@ def load_tile(p, INPUTS: tl.constexpr, OUTPUTS: tl.constexpr, K: tl.constexpr, S
     """A tile as [INPUTS / K, OUTPUTS, K]. Loaded in two dimensions, it gets all lanes along the second."""
     at = tile_at(INPUTS // K, OUTPUTS, K, STRIDE)
     return tl.reshape(tl.load(p + at), [INPUTS // K, OUTPUTS, K])
+
+
+@jit
+def load_selection(p, INPUTS: tl.constexpr, OUTPUTS: tl.constexpr, K: tl.constexpr, USED: tl.constexpr):
+    """`load_tile` of x_proj, of which only the first outputs are used."""
+    at = tile_at(INPUTS // K, OUTPUTS, K, OUTPUTS)
+    used = (tl.arange(0, OUTPUTS * K) < USED * K)[None, :]
+    return tl.reshape(tl.load(p + at, mask=used, other=0.0), [INPUTS // K, OUTPUTS, K])
 
 
 @jit
@@ -94,6 +103,17 @@ def first_x(row, source, D: tl.constexpr):
         if p_more is not None:
             x += tl.load(p_more + row * s_more + lane)
     return x
+
+
+@jit
+def wait_for_launch_before(EARLY: tl.constexpr):
+    """To be called between the loads of weights and all else by kernels that may start early.
+
+    The launch after this one may then load its weights already; what the launch before wrote is there.
+    """
+    if EARLY:
+        gdc_launch_dependents()
+        gdc_wait()
 
 
 @jit

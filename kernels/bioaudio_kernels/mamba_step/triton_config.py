@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
+
 from bioaudio_kernels.integers import ceil_div, next_power_of_2
 
 NARROW = 64
@@ -25,6 +27,10 @@ WIDE_PROGRAMS = 528
 """Of a launch for a wide block, whose programs are smaller."""
 
 
+EARLY_LAUNCH = False
+"""Whether launches that follow each other overlap, the later one loading its weights: from sm_90 on."""
+
+
 class StepConfig(NamedTuple):
     """Of the launches of a stage."""
 
@@ -36,6 +42,11 @@ class StepConfig(NamedTuple):
     """Whether a program takes whole blocks."""
     num_warps: int
     """Of a program."""
+
+
+def starts_early(device: torch.device) -> bool:
+    """Whether kernels on a device may start before the launch before them has ended."""
+    return EARLY_LAUNCH and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
 
 
 def choose_step_config(rows: int, D: int, INNER: int) -> StepConfig:

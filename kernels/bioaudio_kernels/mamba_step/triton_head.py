@@ -5,7 +5,12 @@ from __future__ import annotations
 
 import triton.language as tl
 
-from bioaudio_kernels.mamba_step.triton_block import load_tile, product, sum_over_inputs
+from bioaudio_kernels.mamba_step.triton_block import (
+    load_tile,
+    product,
+    sum_over_inputs,
+    wait_for_launch_before,
+)
 from bioaudio_kernels.triton_jit import jit
 from bioaudio_kernels.triton_vectors import LOG2_E
 
@@ -31,7 +36,7 @@ def linear_kernel(
 def head_kernel(
     p_x, p_weight, p_bias, p_logits, p_number, s_number, p_codes, p_log_p, rows, width, eps, largest,
     inverse_temperature, ROWS: tl.constexpr, D: tl.constexpr, VOCAB: tl.constexpr, K: tl.constexpr,
-    GREEDY: tl.constexpr,
+    GREEDY: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """(x - mean) / sqrt(var + eps), then a linear layer to logits; with p_logits these are written.
 
@@ -42,6 +47,7 @@ def head_kernel(
     input = tl.arange(0, D // K)[:, None, None] * K + tl.arange(0, K)[None, None, :]
     first = tl.program_id(0).to(tl.int64) * ROWS
     weight = load_tile(p_weight, D, VOCAB, K, VOCAB)
+    wait_for_launch_before(EARLY)
     for row in range(first, tl.minimum(first + ROWS, rows)):
         x = tl.load(p_x + row * D + input)
         x = tl.where(input < width, x - sum_over_inputs(x) / width, 0.0)

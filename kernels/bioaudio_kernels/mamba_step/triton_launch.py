@@ -14,6 +14,7 @@ from bioaudio_kernels.mamba_step.triton_config import (
     OUTPUTS,
     choose_step_config,
     rows_of_a_program,
+    starts_early,
 )
 from bioaudio_kernels.mamba_step.triton_head import head_kernel, linear_kernel
 from bioaudio_kernels.mamba_step.triton_packing import PackedHead, PackedLinear, PackedStage
@@ -101,20 +102,24 @@ def step_stage_triton(
                 rows, s.layers, s.width, stage.eps, **sizes, RESIDUAL=residual, num_warps=config.num_warps,
             )  # fmt: skip
             return
-        sizes["CHANNELS"] = config.channels
+        early = starts_early(out.device)
+        sizes |= {"CHANNELS": config.channels, "EARLY": early}
+        options: dict[str, Any] = {"launch_pdl": True} if early else {}
         for layer in range(s.layers):
+            # The first one may follow a launch on another stream, which it cannot overlap with.
+            first = {} if layer == 0 else options
             enter_kernel[(parts, sequences)](
                 given, skips, memory.entered, memory.parts, memory.sel_parts, memory.heard, memory.z,
                 stage.weights, memory.conv, rows, layer, s.layers, s.width, stage.eps,
-                **sizes, num_warps=config.num_warps,
+                **sizes, num_warps=config.num_warps, **first,
             )  # fmt: skip
             leave_kernel[(parts, sequences)](
                 memory.sel_parts, memory.heard, memory.z, memory.parts, stage.weights, memory.ssm, rows,
-                layer, **sizes, num_warps=config.num_warps,
+                layer, **sizes, num_warps=config.num_warps, **options,
             )  # fmt: skip
         close_kernel[(rows,)](
             given, skips, memory.entered, memory.parts, out, out.stride(0), rows, s.layers,
-            PARTS=parts, D=s.D, RESIDUAL=residual, num_warps=4,
+            PARTS=parts, D=s.D, RESIDUAL=residual, EARLY=early, num_warps=4, **options,
         )  # fmt: skip
 
 
@@ -169,9 +174,12 @@ def _head(
     rows, D = x.shape
     each = rows_of_a_program(rows)
     inverse = 1 / temperature if temperature else 1.0
+    early = starts_early(x.device)
+    options: dict[str, Any] = {"launch_pdl": True} if early else {}
     with torch.cuda.device_of(x):
         head_kernel[(ceil_div(rows, each),)](
             x, *head.linear, logits, number, None if number is None else number.stride(0), codes, log_p,
             rows, head.width, head.eps, largest, inverse, ROWS=each, D=D, VOCAB=len(head.linear.bias),
-            K=head.linear.weight.shape[2], GREEDY=temperature == 0, num_warps=NUM_WARPS,
+            K=head.linear.weight.shape[2], GREEDY=temperature == 0, EARLY=early,
+            num_warps=NUM_WARPS, **options,
         )  # fmt: skip

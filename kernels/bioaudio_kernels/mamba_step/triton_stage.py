@@ -13,6 +13,7 @@ from bioaudio_kernels.mamba_step.triton_block import (
     first_x,
     in_proj,
     load_rows,
+    load_selection,
     load_tile,
     parts,
     product,
@@ -24,15 +25,15 @@ from bioaudio_kernels.triton_jit import jit
 
 @jit
 def load_matrices(
-    here, D: tl.constexpr, INNER: tl.constexpr, SEL: tl.constexpr, K_IN: tl.constexpr, K_SEL: tl.constexpr,
-    K_OUT: tl.constexpr,
+    here, D: tl.constexpr, INNER: tl.constexpr, SEL: tl.constexpr, RANK: tl.constexpr, N: tl.constexpr,
+    K_IN: tl.constexpr, K_SEL: tl.constexpr, K_OUT: tl.constexpr,
 ):  # fmt: skip
     """in_proj in its halves, x_proj and out_proj, each in registers as a whole."""
     _, _, _, p_in_x, p_in_z, p_sel, p_out = here
     return (
         load_tile(p_in_x, D, INNER, K_IN, INNER),
         load_tile(p_in_z, D, INNER, K_IN, INNER),
-        load_tile(p_sel, INNER, SEL, K_SEL, SEL),
+        load_selection(p_sel, INNER, SEL, K_SEL, RANK + 2 * N),
         load_tile(p_out, INNER, D, K_OUT, D),
     )
 
@@ -62,7 +63,7 @@ def narrow_block(
     heard = convolve(now, past, own, p_conv + channel, INNER)
     selected = product(w_sel, heard)
     if AHEAD:
-        w_sel = load_tile(p_sel, INNER, SEL, K_SEL, SEL)
+        w_sel = load_selection(p_sel, INNER, SEL, K_SEL, RANK + 2 * N)
     y, h = scan_step(h, rates, heard, z, selected, w_dt, own[WIDTH + 1], own[WIDTH + 2])
     store_tile(p_ssm, h, INNER)
     x += product(w_out, y)
@@ -90,7 +91,7 @@ def narrow_kernel(
         tl.store(p_entered + row * D + lane, first_x(row, source, D))
     tl.debug_barrier()
     here = parts(p_weights, 0, D, INNER, SEL, RANK, N, WIDTH)
-    matrices = load_matrices(here, D, INNER, SEL, K_IN, K_SEL, K_OUT)
+    matrices = load_matrices(here, D, INNER, SEL, RANK, N, K_IN, K_SEL, K_OUT)
     x = tl.load(p_entered + first * D + lane)
     for layer in range(layers):
         here = parts(p_weights, layer, D, INNER, SEL, RANK, N, WIDTH)
@@ -112,5 +113,5 @@ def narrow_kernel(
             else:
                 tl.store(p_entered + (slot + rows) * D + lane, x)
         if ROWS > 1:
-            matrices = load_matrices(later, D, INNER, SEL, K_IN, K_SEL, K_OUT)
+            matrices = load_matrices(later, D, INNER, SEL, RANK, N, K_IN, K_SEL, K_OUT)
             tl.debug_barrier()  # what one thread stored of x, others load

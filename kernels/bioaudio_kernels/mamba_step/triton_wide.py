@@ -15,11 +15,13 @@ from bioaudio_kernels.mamba_step.triton_block import (
     first_x,
     in_proj,
     load_rows,
+    load_selection,
     load_tile,
     parts,
     product,
     scan_step,
     store_tile,
+    wait_for_launch_before,
 )
 from bioaudio_kernels.triton_jit import jit
 
@@ -56,6 +58,7 @@ def enter_kernel(
     rows, layer, layers, width, eps, ROWS: tl.constexpr, CHANNELS: tl.constexpr, D: tl.constexpr,
     INNER: tl.constexpr, SEL: tl.constexpr, RANK: tl.constexpr, N: tl.constexpr, WIDTH: tl.constexpr,
     K_IN: tl.constexpr, K_SEL: tl.constexpr, K_DT: tl.constexpr, K_N: tl.constexpr, K_OUT: tl.constexpr,
+    EARLY: tl.constexpr,
 ):  # fmt: skip
     """Norm, in_proj, convolution and a part of x_proj. Grid: (INNER / CHANNELS, blocks of ROWS sequences)."""
     PARTS: tl.constexpr = INNER // CHANNELS
@@ -64,9 +67,10 @@ def enter_kernel(
     channel = part * CHANNELS + tl.arange(0, CHANNELS)
     p_channels, _, _, p_in_x, p_in_z, p_sel, _ = parts(p_weights, layer, D, INNER, SEL, RANK, N, WIDTH)
     taps = load_rows(p_channels + channel, WIDTH + 1, INNER)
-    w_sel = load_tile(p_sel + part * CHANNELS * SEL, CHANNELS, SEL, K_SEL, SEL)
+    w_sel = load_selection(p_sel + part * CHANNELS * SEL, CHANNELS, SEL, K_SEL, RANK + 2 * N)
     w_x = load_tile(p_in_x + part * CHANNELS * K_IN, D, CHANNELS, K_IN, INNER)
     w_z = load_tile(p_in_z + part * CHANNELS * K_IN, D, CHANNELS, K_IN, INNER)
+    wait_for_launch_before(EARLY)
     for row in range(first, tl.minimum(first + ROWS, rows)):
         p_past = p_conv + (layer * rows + row) * (WIDTH - 1) * INNER + channel
         past = load_rows(p_past, WIDTH - 1, INNER)
@@ -87,6 +91,7 @@ def leave_kernel(
     ROWS: tl.constexpr, CHANNELS: tl.constexpr, D: tl.constexpr, INNER: tl.constexpr, SEL: tl.constexpr,
     RANK: tl.constexpr, N: tl.constexpr, WIDTH: tl.constexpr,
     K_IN: tl.constexpr, K_SEL: tl.constexpr, K_DT: tl.constexpr, K_N: tl.constexpr, K_OUT: tl.constexpr,
+    EARLY: tl.constexpr,
 ):  # fmt: skip
     """dt, scan, gate and a part of out_proj. Grid: that of `enter_kernel`."""
     PARTS: tl.constexpr = INNER // CHANNELS
@@ -98,6 +103,7 @@ def leave_kernel(
     w_dt = load_tile(p_dt + part * CHANNELS * K_DT, RANK, CHANNELS, K_DT, INNER)
     rates = load_tile(p_rates + part * CHANNELS * K_N, N, CHANNELS, K_N, INNER)
     w_out = load_tile(p_out + part * CHANNELS * D, CHANNELS, D, K_OUT, D)
+    wait_for_launch_before(EARLY)
     for row in range(first, tl.minimum(first + ROWS, rows)):
         p_h = p_ssm + (layer * rows + row) * N * INNER + part * CHANNELS * K_N
         h = load_tile(p_h, N, CHANNELS, K_N, INNER)
@@ -112,10 +118,11 @@ def leave_kernel(
 @jit(do_not_specialize=["rows", "layers"])
 def close_kernel(
     source, p_skips, p_entered, p_parts, p_out, s_out, rows, layers,
-    PARTS: tl.constexpr, D: tl.constexpr, RESIDUAL: tl.constexpr,
+    PARTS: tl.constexpr, D: tl.constexpr, RESIDUAL: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """What leaves a stage. Grid: (sequences,)."""
     row, lane = tl.program_id(0).to(tl.int64), tl.arange(0, D)
+    wait_for_launch_before(EARLY)
     x = entering(row, rows, layers, layers, source, p_skips, p_entered, p_parts, PARTS, D)
     if RESIDUAL:
         x += tl.load(p_entered + row * D + lane)
