@@ -1,6 +1,8 @@
-"""One time step of a stack of Mamba blocks on a CPU, compiled as a whole: for sampling a few sequences.
+"""One time step of a stack of Mamba blocks, compiled as a whole: for sampling.
 
-Called operation by operation, a step of a small block spends nearly all of its time between operations.
+Called operation by operation, a step of a small block spends nearly all of its time between operations. This
+is the step on a CPU, for a few sequences; that on a GPU is `bioaudio_kernels.mamba_step.triton_launch`, which
+needs Triton.
 """
 
 from bioaudio_kernels.mamba_step.packing import StageSizes, pack_stage, panels

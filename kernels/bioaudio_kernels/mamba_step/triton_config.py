@@ -15,7 +15,7 @@ WIDEST = 512
 CHANNELS = 32
 """Of a wide block, in one program."""
 OUTPUTS = 32
-"""Of a projection between stages, in one program."""
+"""Of a projection between stages, in one program, at most."""
 TILE = 16384
 """Numbers of a matrix that the registers of a program hold, at most."""
 NUM_WARPS = 8
@@ -25,8 +25,6 @@ PROGRAMS = 132
 """Of a launch, about: the multiprocessors of an H100, most of whose registers a program takes."""
 WIDE_PROGRAMS = 528
 """Of a launch for a wide block, whose programs are smaller."""
-
-
 EARLY_LAUNCH = False
 """Whether launches that follow each other overlap, the later one loading its weights: from sm_90 on."""
 
@@ -61,6 +59,11 @@ def choose_step_config(rows: int, D: int, INNER: int) -> StepConfig:
 def channels_of_a_program(D: int, INNER: int) -> int:
     """All of a narrow stage, and of a wide one so few that a single sequence keeps many programs busy."""
     return INNER if D <= NARROW else min(INNER, CHANNELS, TILE // (2 * D))
+
+
+def outputs_of_a_program(inputs: int, outputs: int) -> int:
+    """Of a projection between stages."""
+    return max(1, min(outputs, OUTPUTS, TILE // inputs))
 
 
 def rows_of_a_program(work: int, programs: int | None = None) -> int:

@@ -11,8 +11,8 @@ from torch import Tensor
 from bioaudio_kernels.integers import ceil_div
 from bioaudio_kernels.mamba_step.triton_config import (
     NUM_WARPS,
-    OUTPUTS,
     choose_step_config,
+    outputs_of_a_program,
     rows_of_a_program,
     starts_early,
 )
@@ -128,7 +128,7 @@ def linear_triton(
 ) -> None:
     """y = weight x + bias; all contiguous."""
     (rows, inputs), outputs = x.shape, y.shape[1]
-    block = min(outputs, OUTPUTS)
+    block = outputs_of_a_program(inputs, outputs)
     each = rows_of_a_program(rows * (outputs // block))
     with torch.cuda.device_of(x):
         linear_kernel[(outputs // block, ceil_div(rows, each))](

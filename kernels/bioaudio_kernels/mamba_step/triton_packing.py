@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bioaudio_kernels.integers import next_power_of_2
 from bioaudio_kernels.mamba_step.packing import LOG2_E
-from bioaudio_kernels.mamba_step.triton_config import LANES, OUTPUTS, channels_of_a_program
+from bioaudio_kernels.mamba_step.triton_config import LANES, channels_of_a_program, outputs_of_a_program
 
 
 class TritonSizes(NamedTuple):
@@ -26,7 +26,7 @@ class TritonSizes(NamedTuple):
     INNER: int
     """d_inner."""
     SEL: int
-    """Outputs of x_proj: RANK, N, N."""
+    """Outputs of x_proj: RANK for dt, a pair of B and C for each of N states, filled up."""
     RANK: int
     """dt_rank."""
     N: int
@@ -117,19 +117,20 @@ def pack_matrix(weight: Tensor, outputs: int, inputs: int, K: int) -> Float[Tens
     return padded(weight, outputs, inputs).unflatten(1, (-1, K)).transpose(0, 1).contiguous()
 
 
-def pack_linear(weight: Tensor, bias: Tensor, outputs: int, inputs: int, fill: float = 0.0) -> PackedLinear:
-    """A linear layer, filled up; `fill` is the bias of those outputs that are not its own."""
-    K = matrix_lanes(inputs, min(outputs, OUTPUTS))
-    return PackedLinear(pack_matrix(weight, outputs, inputs, K), padded(bias, outputs, value=fill))
+def pack_linear(weight: Tensor, bias: Tensor, outputs: int, inputs: int) -> PackedLinear:
+    """A linear layer, filled up."""
+    K = matrix_lanes(inputs, outputs_of_a_program(inputs, outputs))
+    return PackedLinear(pack_matrix(weight, outputs, inputs, K), padded(bias, outputs))
 
 
 def pack_head(
     norm: Tensor, norm_bias: Tensor, weight: Tensor, bias: Tensor, D: int, eps: float
 ) -> PackedHead:
     """A layer norm and a linear layer behind it, which takes over the weights of the norm."""
+    vocab = filled_up(len(bias))
     bias = bias + (weight.double() @ norm_bias.double()).to(bias.dtype)
-    linear = pack_linear(weight * norm, bias, filled_up(len(bias)), D, fill=-torch.inf)
-    return PackedHead(linear, len(norm), eps)
+    matrix = pack_matrix(weight * norm, vocab, D, matrix_lanes(D, vocab))
+    return PackedHead(PackedLinear(matrix, padded(bias, vocab, value=-torch.inf)), len(norm), eps)
 
 
 def pack_stage_triton(blocks: Sequence[BlockWeights], eps: float) -> PackedStage:
