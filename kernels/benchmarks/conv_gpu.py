@@ -4,7 +4,8 @@
 
 Checks outputs, states and every gradient against the float64 reference, packed sequences among them; times
 forward and forward + backward against causal_conv1d in both of its layouts, in turn, and other ways to cut
-the work. Writes DIR/conv_gpu.json and prints a table last.
+the work. Forward + backward is timed as autograd runs it, and as a CUDA graph: what the GPU alone takes.
+Writes DIR/conv_gpu.json and prints a table last.
 """
 
 from __future__ import annotations
@@ -152,6 +153,16 @@ def contenders(batch: int, channels: int, length: int) -> dict[str, dict[str, Ca
     return found
 
 
+def graph_of(run: Callable[[], Any]) -> Callable[[], None]:
+    """The same kernels without the host."""
+    for _ in range(3):
+        run()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    return graph.replay
+
+
 def milliseconds(run: Callable[[], Any]) -> float:
     """Median over some 25 ms of runs, the L2 cache cleared before each."""
     median: Any = triton.testing.do_bench(run, warmup=5, rep=25, return_mode="median")
@@ -168,6 +179,8 @@ def copy_speed() -> float:
 def time_shapes() -> Iterator[dict[str, Any]]:
     for shape in SHAPES:
         entrants = contenders(*shape)
+        for functions in entrants.values():
+            functions["graph"] = graph_of(functions["both"])
         times: dict[tuple[str, str], list[float]] = {}
         for _ in range(3):  # in turn, so that a drifting clock hits all
             for name, functions in entrants.items():
@@ -253,7 +266,7 @@ def print_tables(results: dict[str, Any]) -> None:
     print("batch, channels, length; ms     ours (TB/s)   channels first   channels last")
     for row in results["shapes"]:
         batch, channels, length = row["shape"]
-        for which, passes in (("forward", 2), ("both", 5), ("backward", 3)):
+        for which, passes in (("forward", 2), ("both", 5), ("graph", 5), ("backward", 3)):
             ours = row["ms"][f"ours {which}"]
             rate = 2 * passes * batch * channels * length / ours / 1e9
             peers = (row["ms"].get(f"{name} {which}") for name in ("channels first", "channels last"))

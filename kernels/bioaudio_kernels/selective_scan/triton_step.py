@@ -65,12 +65,12 @@ def selective_scan_step_in_place(
 def choose_step_block(rows: int, dim: int, d_state: int, is_complex: bool) -> tuple[int, int]:
     """Channels and states of a program, which is one warp, for `rows` (batch and heads) of `dim` channels.
 
-    512 floats of the state where that leaves 1024 programs (an H100 holds some 4000 at a time), else fewer,
-    down to four a lane.
+    256 floats of the state where that leaves 1024 programs (an H100 holds some 4000 at a time), else four a
+    lane. With more, Triton passes the sums of 16 states through shared memory.
     """
     block_n = 1 << (d_state - 1).bit_length()
     channel = 2 * block_n if is_complex else block_n
-    size = 512
+    size = 256
     while size > 128 and rows * dim * channel < 1024 * size:
         size //= 2
     return max(1, min(size // channel, 1 << (dim - 1).bit_length())), block_n
