@@ -11,7 +11,8 @@ from bioaudio_kernels.integers import ceil_div
 MAX_WIDTH = 16
 """Taps that the kernels hold in registers."""
 PROGRAMS = 6144
-"""An H100 holds 1600 to 2600 programs at a time; some waves of them, so that the last one is short."""
+"""An H100 holds 1600 to 2600 programs at a time; some waves of them, so that the last one is short. The
+backward pass takes half as many: each reads some steps twice, and leaves a row of sums to be added."""
 
 
 class ConvConfig(NamedTuple):
@@ -25,17 +26,21 @@ class ConvConfig(NamedTuple):
     """Steps whose inputs are loaded together, while those before them are computed."""
 
 
-def choose_config(batch: int, length: int, channels: int, width: int, element_size: int) -> ConvConfig:
+def choose_config(
+    batch: int, length: int, channels: int, width: int, element_size: int, *, backward: bool = False
+) -> ConvConfig:
     """The configuration for a shape, the same on every machine.
 
     Chunks are the longest, from 64 to 512 steps, that leave `PROGRAMS` programs.
     """
+    programs = PROGRAMS // 2 if backward else PROGRAMS
     block = 256 // element_size if width <= 6 else 64 if width <= 12 else 32
     programs_per_chunk = batch * ceil_div(channels, block)
     chunk = 64
-    while chunk < 512 and programs_per_chunk * ceil_div(length, 2 * chunk) >= PROGRAMS:
+    while chunk < 512 and programs_per_chunk * ceil_div(length, 2 * chunk) >= programs:
         chunk *= 2
-    return ConvConfig(chunk=chunk, block=block, unroll=4 if width <= 8 else 2)
+    unroll = 8 if backward and width <= 4 and element_size == 2 else 4 if width <= 8 else 2
+    return ConvConfig(chunk=chunk, block=block, unroll=unroll)
 
 
 def pack_of(config: ConvConfig, *tensors: Tensor) -> int:
