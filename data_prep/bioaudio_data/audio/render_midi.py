@@ -85,11 +85,7 @@ def render_midi(
     with atomic_folder(Path(out)) as made, ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         work = partial(_render, program, instruments, sample_rate, Path(folder), made)
         bar = tqdm(pool.map(work, names), total=len(names), unit=" files", desc="rendering", disable=quiet)
-        try:
-            seconds = list(bar)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)  # those that have not begun
-            raise
+        seconds = list(bar)
     return [Rendered(_flac(Path(out), name), length) for name, length in zip(names, seconds, strict=True)]
 
 
