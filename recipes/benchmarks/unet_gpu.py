@@ -15,8 +15,11 @@ import argparse
 import importlib
 import json
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -164,11 +167,38 @@ def piano(preset: str, mode: Mode) -> dict[str, Any]:
     }
 
 
+def compile_level(preset: str, number: int, rows: int, length: int) -> None:
+    """Fill Triton's cache with the kernels of one level, by a step of a single block at its rate."""
+    config = getattr(audio_presets, preset)()
+    rate = 1
+    for pool in config.pooling[:number]:
+        rate *= pool
+    one = replace(config, d_model=config.width(number), n_layer=1, pooling=(), blocks=(config.block(number),))
+    Trainee(network(one)).step(random_clips(rows, length // rate))
+
+
+def compile_ahead(rows: list[int]) -> None:
+    """All levels in parallel: one after another they take minutes."""
+    shapes = [("mamba_speech_small", count, CLIP) for count in rows]
+    shapes += [("mamba_piano", 1, LONG_CLIP), ("mamba_s4_piano", 1, LONG_CLIP)]
+    code = "import sys, unet_gpu; unet_gpu.compile_level(sys.argv[1], *map(int, sys.argv[2:]))"
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, preset, *map(str, (number, count, length))],
+            cwd=Path(__file__).parent,
+        )
+        for preset, count, length in shapes
+        for number in range(3)
+    ]
+    for worker in workers:
+        worker.wait()
+
+
 def main() -> None:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--rows", type=int, nargs="+", default=[16, 64])
+    parser.add_argument("--rows", type=int, nargs="+", default=[16, 32])
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
