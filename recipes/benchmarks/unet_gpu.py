@@ -208,32 +208,38 @@ def main() -> None:
     except ImportError:
         with_peer = False
     about = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__}
+    begun = time.perf_counter()
+    compile_ahead(arguments.rows)
+    print(f"compiled ahead: {time.perf_counter() - begun:.0f} s")
     print(f"{about['gpu']}, torch {about['torch']}; clips of {CLIP:,} samples, mamba_speech_small")
-    rows = []
+    print("| clips | | ms a step | samples/s | GB | loss |\n|---|---|---|---|---|---|", flush=True)
+    results: dict[str, Any] = about | {"speech": [], "piano": []}
+
+    def save(kind: str, row: dict[str, Any]) -> None:
+        results[kind].append(row)
+        (arguments.out / "unet_gpu.json").write_text(json.dumps(results, indent=1))
+
     for count in arguments.rows:
-        rows += speech(count, arguments.rounds, with_peer)
+        for row in speech(count, arguments.rounds, with_peer):
+            save("speech", row)
+            print(
+                f"| {count} | {row['name']} | {row['ms']:.1f} | {row['samples_per_s'] / 1e6:.2f} M "
+                f"| {row['gigabytes']:.2f} | {row['loss']:.4f} |",
+                flush=True,
+            )
         torch.cuda.empty_cache()
-    long = [
-        piano(preset, mode)
-        for preset in ("mamba_piano", "mamba_s4_piano")
-        for mode in ("full", "blocks", "chunks")
-    ]
-    (arguments.out / "unet_gpu.json").write_text(
-        json.dumps(about | {"speech": rows, "piano": long}, indent=1)
-    )
-    print("| clips | | ms a step | samples/s | GB | loss |\n|---|---|---|---|---|---|")
-    for row in rows:
-        print(
-            f"| {row['rows']} | {row['name']} | {row['ms']:.1f} | {row['samples_per_s'] / 1e6:.2f} M "
-            f"| {row['gigabytes']:.2f} | {row['loss']:.4f} |"
-        )
     print(f"\none clip of {LONG_CLIP:,} samples; chunks of {CHUNK:,}")
     print("| network | | ms a step | samples/s | GB | estimate of activations |\n|---|---|---|---|---|---|")
-    for row in long:
-        print(
-            f"| {row['preset']} | {row['mode']} | {row['ms']:.0f} | {row['samples_per_s'] / 1e6:.2f} M "
-            f"| {row['gigabytes']:.2f} | {row['estimate']:.2f} |"
-        )
+    modes: tuple[Mode, ...] = ("full", "blocks", "chunks")
+    for preset in ("mamba_piano", "mamba_s4_piano"):
+        for mode in modes:
+            row = piano(preset, mode)
+            save("piano", row)
+            print(
+                f"| {preset} | {mode} | {row['ms']:.0f} | {row['samples_per_s'] / 1e6:.2f} M "
+                f"| {row['gigabytes']:.2f} | {row['estimate']:.2f} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

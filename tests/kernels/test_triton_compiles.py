@@ -256,7 +256,7 @@ def test_backward_reduces_over_channels_in_16_shuffles(name: str, issue_slots: i
 @pytest.mark.parametrize(
     ("name", "element", "per_step", "registers"),
     [
-        ("forward", "bf16", 70, 96),
+        ("forward", "bf16", 70, 128),
         ("backward", "bf16", 135, 255),
         ("forward", "fp32", 44, 96),
         ("backward", "fp32", 80, 128),

@@ -11,8 +11,9 @@ from bioaudio_kernels.integers import ceil_div
 MAX_WIDTH = 16
 """Taps that the kernels hold in registers."""
 PROGRAMS = 6144
-"""An H100 holds 1600 to 2600 programs at a time; some waves of them, so that the last one is short. The
-backward pass takes half as many: each reads some steps twice, and leaves a row of sums to be added."""
+"""Of a forward pass: an H100 holds 1600 to 2600 at a time; some waves of them, that the last one be short."""
+BACKWARD_PROGRAMS = {8: 1056, 4: 1584, 2: 1584}
+"""That an H100 holds at a time, by `unroll`: a step takes registers."""
 
 
 class ConvConfig(NamedTuple):
@@ -31,15 +32,22 @@ def choose_config(
 ) -> ConvConfig:
     """The configuration for a shape, the same on every machine.
 
-    Chunks are the longest, from 64 to 512 steps, that leave `PROGRAMS` programs.
+    Forward, chunks are the longest, from 64 to 512 steps, that leave `PROGRAMS` programs. Backward, where a
+    program also starts slowly and leaves sums to be added, those of the least waves times steps.
     """
-    programs = PROGRAMS // 2 if backward else PROGRAMS
     block = 256 // element_size if width <= 6 else 64 if width <= 12 else 32
+    unroll = 8 if width <= 4 and element_size == 2 else 4 if width <= 8 else 2
     programs_per_chunk = batch * ceil_div(channels, block)
+    if backward:
+
+        def cost(chunk: int) -> int:
+            programs = programs_per_chunk * ceil_div(length, chunk)
+            return ceil_div(programs, BACKWARD_PROGRAMS[unroll]) * (chunk + 8)
+
+        return ConvConfig(chunk=min((64, 128, 256, 512, 1024), key=cost), block=block, unroll=unroll)
     chunk = 64
-    while chunk < 512 and programs_per_chunk * ceil_div(length, 2 * chunk) >= programs:
+    while chunk < 512 and programs_per_chunk * ceil_div(length, 2 * chunk) >= PROGRAMS:
         chunk *= 2
-    unroll = 8 if backward and width <= 4 and element_size == 2 else 4 if width <= 8 else 2
     return ConvConfig(chunk=chunk, block=block, unroll=unroll)
 
 
