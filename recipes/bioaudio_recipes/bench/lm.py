@@ -21,7 +21,7 @@ LEARNING_RATE = 1e-4
 
 
 def lm_contenders() -> list[Contender]:
-    """Ours first, with each way of keeping activations and, as `pretrain` runs it on a GPU, as a CUDA graph; all
+    """Ours first, with each way of keeping activations, and as the CUDA graph that `pretrain` makes of it; all
     with the same weights, tokens and loss."""
     return [
         Contender(name="ours", prepare=lambda shape: _our_job(shape, "full")),
