@@ -21,8 +21,8 @@ LEARNING_RATE = 1e-4
 
 
 def lm_contenders() -> list[Contender]:
-    """Ours first, with each way of keeping activations, and as the CUDA graph that `pretrain` makes of it; all
-    with the same weights, tokens and loss."""
+    """Ours first, with each way of keeping activations, and as `pretrain`'s CUDA graph; all with the same
+    weights, tokens and loss."""
     return [
         Contender(name="ours", prepare=lambda shape: _our_job(shape, "full")),
         Contender(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -12,12 +13,11 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from bioaudio_mamba import ContextGroup
 from bioaudio_mamba import LanguageModel as Network
 from bioaudio_recipes.cuda_graph import Record
-from bioaudio_recipes.optimisation import OptimizerConfig, build_optimizer, rescale_and_clip
+from bioaudio_recipes.optimisation import OptimizerConfig, build_optimizer, rescale_and_clip, update_average
 from bioaudio_recipes.pretrain.next_token_loss import TokenSums
 from bioaudio_recipes.pretrain.objective import Objective
 from bioaudio_recipes.training.checkpoints import NUMBERS
@@ -67,13 +67,7 @@ class LanguageModel(LightningModule):
     ) -> None:
         super().__init__()
         self.model = model
-        self.averaged = (
-            AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(optimizer.ema_decay))
-            if optimizer.ema_decay is not None
-            else None
-        )
-        if self.averaged is not None:
-            self.averaged.requires_grad_(False)
+        self.averaged = None if optimizer.ema_decay is None else deepcopy(model).requires_grad_(False)
         self.recipe = optimizer
         self.objective = objective
         self.total_steps = total_steps
@@ -92,7 +86,7 @@ class LanguageModel(LightningModule):
     @property
     def result(self) -> Network:
         """The model that is validated and exported: the averaged one where an average is kept."""
-        return cast(Network, self.averaged.module) if self.averaged is not None else self.model
+        return self.model if self.averaged is None else self.averaged
 
     def setup(self, stage: str) -> None:
         """Find the processes of the same windows, once all are connected."""
@@ -143,8 +137,8 @@ class LanguageModel(LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """One step of AdamW, and of the average."""
         super().optimizer_step(*args, **kwargs)
-        if self.averaged is not None:
-            self.averaged.update_parameters(self.model)
+        if self.averaged is not None and self.recipe.ema_decay is not None:
+            update_average(self.averaged, self.model, self.recipe.ema_decay, self.global_step)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW, its learning rate stepped once per optimizer step."""
