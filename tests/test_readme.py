@@ -17,6 +17,7 @@ from bioaudio_data.audio import layout
 from bioaudio_data.samples import great_apes_chr22
 from bioaudio_data.samples.synthetic_speech import write_synthetic_speech
 from bioaudio_recipes import cli
+from fake_fluidsynth import install_fluidsynth
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
@@ -69,6 +70,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         sources.SOURCES["speech_commands"], sha256=hashlib.sha256(archive.read_bytes()).hexdigest()
     )
     monkeypatch.setitem(sources.SOURCES, "speech_commands", known)
+    install_fluidsynth(tmp_path / "fluidsynth", monkeypatch).rename(tmp_path / "piano.sf2")
+    (tmp_path / "midi").mkdir()
+    for piece in range(17):  # the fewest of which 6 % is one
+        (tmp_path / f"midi/{piece}.mid").touch()
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -4,7 +4,8 @@
 
 Checks outputs, states and every gradient against the float64 reference, packed sequences among them; times
 forward and forward + backward against causal_conv1d in both of its layouts, in turn, and other ways to cut
-the work. Writes DIR/conv_gpu.json and prints a table last.
+the work. Forward + backward is timed as autograd runs it, and as a CUDA graph: what the GPU alone takes.
+Writes DIR/conv_gpu.json and prints a table last.
 """
 
 from __future__ import annotations
@@ -37,12 +38,14 @@ SHAPES = [(1, 512, 2**20), (8, 1536, 8192), (32, 128, 16384), (64, 1024, 2048)]
 CHANGES: list[dict[str, int]] = [
     {},
     {"unroll": 2},
+    {"unroll": 4},
     {"unroll": 8},
     {"block": 64},
     {"block": 256},
     {"chunk": 64},
     {"chunk": 128},
     {"chunk": 256},
+    {"chunk": 512},
     {"chunk": 1024},
 ]
 
@@ -152,6 +155,16 @@ def contenders(batch: int, channels: int, length: int) -> dict[str, dict[str, Ca
     return found
 
 
+def graph_of(run: Callable[[], Any]) -> Callable[[], None]:
+    """The same kernels without the host."""
+    for _ in range(3):
+        run()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    return graph.replay
+
+
 def milliseconds(run: Callable[[], Any]) -> float:
     """Median over some 25 ms of runs, the L2 cache cleared before each."""
     median: Any = triton.testing.do_bench(run, warmup=5, rep=25, return_mode="median")
@@ -168,6 +181,8 @@ def copy_speed() -> float:
 def time_shapes() -> Iterator[dict[str, Any]]:
     for shape in SHAPES:
         entrants = contenders(*shape)
+        for functions in entrants.values():
+            functions["graph"] = graph_of(functions["both"])
         times: dict[tuple[str, str], list[float]] = {}
         for _ in range(3):  # in turn, so that a drifting clock hits all
             for name, functions in entrants.items():
@@ -187,7 +202,7 @@ def time_shapes() -> Iterator[dict[str, Any]]:
 
 def use(change: dict[str, int]) -> None:
     """Let the operators cut their work in another way."""
-    triton_op.choose_config = lambda *shape: choose_config(*shape)._replace(**change)
+    triton_op.choose_config = lambda *shape, **which: choose_config(*shape, **which)._replace(**change)
 
 
 def compile_share(index: int, workers: int) -> None:
@@ -253,7 +268,7 @@ def print_tables(results: dict[str, Any]) -> None:
     print("batch, channels, length; ms     ours (TB/s)   channels first   channels last")
     for row in results["shapes"]:
         batch, channels, length = row["shape"]
-        for which, passes in (("forward", 2), ("both", 5), ("backward", 3)):
+        for which, passes in (("forward", 2), ("both", 5), ("graph", 5), ("backward", 3)):
             ours = row["ms"][f"ours {which}"]
             rate = 2 * passes * batch * channels * length / ours / 1e9
             peers = (row["ms"].get(f"{name} {which}") for name in ("channels first", "channels last"))

@@ -10,6 +10,7 @@ time, other ways to cut the scan's step. Writes DIR/step_gpu.json and prints a t
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import time
@@ -139,18 +140,24 @@ class _WithWarps:
 
 
 def try_blocks(deadline: float) -> Iterator[dict[str, Any]]:
-    """In a graph, other numbers of floats of the state, and warps, a program."""
+    """In a graph, other numbers of floats of the state in a tile, of tiles, and of warps, a program."""
     kernel, rule = triton_step.step_kernel, triton_step.choose_step_block
-    for warps in (1, 2, 4):
-        for size in (128, 256, 512, 1024):
-            if size < 128 * warps or time.monotonic() > deadline:
-                continue
-            triton_step.choose_step_block = lambda *_, size=size: (size // D_STATE, D_STATE)
+    for warps, size, tiles in itertools.product((1, 2, 4), (128, 256, 512, 1024), (1, 2, 4)):
+        if 128 * warps <= size <= 1024 // tiles and time.monotonic() < deadline:
+            block = size // D_STATE, D_STATE, tiles
+            triton_step.choose_step_block = lambda *_, block=block: block
             triton_step.step_kernel = _WithWarps(kernel, warps)
             for batch, d in ((1, 512), (1, 4096), (64, 512), (64, 4096)):
                 given = scan_arguments(batch, d)
                 call = lambda given=given: triton_step.selective_scan_step_in_place(**given)  # noqa: E731
-                yield {"batch": batch, "d_inner": d, "floats": size, "warps": warps, "us": in_graph(call)}
+                yield {
+                    "batch": batch,
+                    "d_inner": d,
+                    "floats": size,
+                    "tiles": tiles,
+                    "warps": warps,
+                    "us": in_graph(call),
+                }
     triton_step.step_kernel, triton_step.choose_step_block = kernel, rule
 
 
@@ -186,9 +193,10 @@ def main() -> None:
     print(f"timed: {results['seconds']:.0f} s", flush=True)
     save("blocks", try_blocks(start + arguments.seconds))
     for row in sorted(results.get("blocks", []), key=lambda row: (row["batch"], row["d_inner"], row["us"])):
-        print(
-            "batch {batch:3} d_inner {d_inner:5} floats {floats:5} warps {warps} {us:7.2f} us".format(**row)
+        text = (
+            "batch {batch:3} d_inner {d_inner:5} floats {floats:5} tiles {tiles} warps {warps} {us:7.2f} us"
         )
+        print(text.format(**row))
     versions = f"torch {torch.__version__}, triton {triton.__version__}"
     print(f"\n{results['gpu']}, {versions}, {results['seconds']:.0f} s")
     print("microseconds a step           from Python                       in a CUDA graph")

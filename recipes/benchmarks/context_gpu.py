@@ -50,7 +50,7 @@ def main() -> None:
         torch.set_num_threads(1)
     dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(minutes=5))
     rank, world = dist.get_rank(), dist.get_world_size()
-    everyone = dist.new_group(backend="gloo")  # waits without the GPU
+    everyone: Any = dist.new_group(backend="gloo")  # waits without the GPU
     sizes = [size for size in (1, 2, 4, 8) if size <= world]
     names = ("data", "context")
     meshes = [init_device_mesh(device.type, (1, size), mesh_dim_names=names) for size in sizes]

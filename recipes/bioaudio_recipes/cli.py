@@ -31,6 +31,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "download:download",
         "Fetch a published genome, interval file or set of speech: resumable, checksummed, atomic.",
     ),
+    "render-midi": (
+        "render_midi:render_midi",
+        "Render MIDI files to sound by FluidSynth, as music to train on.",
+    ),
     "prepare-genome": ("prepare_genome:prepare_genome", "Convert FASTA or 2bit files to a genome store."),
     "prepare-audio": (
         "prepare_audio:prepare_audio",

@@ -35,7 +35,8 @@ class OptimizerConfig:
     clip_norm: float = 1.0
     """Largest norm of the gradient of a step."""
     ema_decay: float | None = None
-    """Also keep an exponential average of the weights with this decay, then validated and exported."""
+    """Also keep an exponential average of the weights with this decay (at first a smaller one, see
+    `update_average`), then validated and exported."""
 
     def __post_init__(self) -> None:
         if not self.learning_rate > 0:
@@ -91,3 +92,15 @@ def rescale_and_clip(parameters: Iterable[nn.Parameter], scale: Tensor, clip_nor
     gradients = [p.grad for p in with_gradient if p.grad is not None]
     torch._foreach_mul_(gradients, scale.to(gradients[0].dtype))  # pyright: ignore[reportPrivateImportUsage]
     return nn.utils.clip_grad_norm_(with_gradient, clip_norm, foreach=True)
+
+
+def update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+    """Move the weights of `average` towards those of `model` after step `step` (from 0).
+
+    The decay is at most (1 + step) / (10 + step): else the weights that the training began with would weigh
+    decay^step, longer than a short training lasts. Nothing is read back from the device.
+    """
+    weights = [parameter.detach() for parameter in average.parameters()]
+    news = [parameter.detach() for parameter in model.parameters()]
+    share = 1 - min(decay, (1 + step) / (10 + step))
+    torch._foreach_lerp_(weights, news, share)  # pyright: ignore[reportPrivateImportUsage]

@@ -107,7 +107,9 @@ def _short_chunks() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         usual = triton_op.choose_config
-        patch.setattr(triton_op, "choose_config", lambda *shape: usual(*shape)._replace(chunk=CHUNK))
+        patch.setattr(
+            triton_op, "choose_config", lambda *shape, **which: usual(*shape, **which)._replace(chunk=CHUNK)
+        )
         yield
 
 

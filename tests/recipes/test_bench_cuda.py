@@ -16,13 +16,14 @@ from bioaudio_kernels import causal_conv1d, selective_scan
 from bioaudio_recipes.bench import roofline
 from bioaudio_recipes.bench.clock import FLUSHES, ColdCacheClock
 from bioaudio_recipes.bench.contender import Contender
-from bioaudio_recipes.bench.graphed_step import WARM_UPS, GraphedStep, cuda_graph
+from bioaudio_recipes.bench.graphed_step import GraphedStep
 from bioaudio_recipes.bench.memory import kept_bytes, peak_bytes
 from bioaudio_recipes.bench.models import our_model
 from bioaudio_recipes.bench.plain_transformers import KERNELS, modeling
 from bioaudio_recipes.bench.plan import RACES
 from bioaudio_recipes.bench.race import largest_difference
 from bioaudio_recipes.bench.shape import Shape
+from bioaudio_recipes.cuda_graph import WARM_UPS, cuda_graph
 from torch import Tensor, nn
 
 from bioaudio_mamba import BlockState, CausalLM, MambaBlock, MambaConfig
@@ -196,7 +197,7 @@ def test_a_recording_runs_after_its_warm_up(monkeypatch: pytest.MonkeyPatch) -> 
         "current_stream": lambda: stream,
         "stream": lambda _: nullcontext(),
         "CUDAGraph": lambda: SimpleNamespace(replay=lambda: calls.append("replay")),
-        "graph": lambda _: nullcontext(calls.append("record")),
+        "graph": lambda _, **options: nullcontext(calls.append("record")),
     }
     for name, fake in fakes.items():
         monkeypatch.setattr(torch.cuda, name, fake)

@@ -169,6 +169,26 @@ def test_noise_and_silence_are_told_from_speech(tmp_path: Path) -> None:
         assert detector.reasons() == [reason for reason, group in clips.items() for _ in group]
 
 
+def test_a_burst_that_ends_in_silence_is_told_from_a_word_that_does() -> None:
+    rate, rng = 8000, np.random.default_rng(0)
+    word = 0.5 * np.sin(2 * np.pi * 200 * np.arange(rate) / rate)
+    hiss = rng.uniform(-0.8, 0.8, rate)
+    clips = [  # what is heard, seconds of it, and of the silence after it
+        (word, 0.2, 0.8, ""),
+        (word, 0.06, 0.94, "silence"),
+        (word, 0.06, 0.0, ""),
+        (hiss, 0.2, 0.8, "noise"),
+        (hiss, 0.06, 0.94, "silence"),
+        (np.concatenate((word[:1600], hiss[:1280])), 0.36, 0.64, ""),
+        (word, 0.5, 1.1, "silence"),
+    ]
+    for sound, heard, silent, reason in clips:
+        detector = NoiseDetector(1, rate)
+        still = 0.004 * rng.uniform(-1, 1, round(silent * rate))
+        detector.add(np.concatenate((sound[: round(heard * rate)], still)).astype(np.float32)[None])
+        assert detector.reasons() == [reason], (heard, silent, reason)
+
+
 def generate(run: RunFolder, out: Path, *flags: str) -> str | None:
     arguments = [str(run.root), f"--out={out}", "--num=5", "--seconds=0.02", "--batch=2", *flags]
     return cli.run("generate", arguments)

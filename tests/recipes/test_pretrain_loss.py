@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from bioaudio_data.vocabulary import DNA, SOFT_MASK_BIT
-from bioaudio_recipes.optimisation import OptimizerConfig, learning_rate_at, rescale_and_clip
+from bioaudio_recipes.optimisation import OptimizerConfig, learning_rate_at, rescale_and_clip, update_average
 from bioaudio_recipes.pretrain.language_model import LanguageModel
 from bioaudio_recipes.pretrain.next_token_loss import next_token_sums, per_target
 from bioaudio_recipes.pretrain.objective import NextBase
@@ -122,11 +122,20 @@ def test_average_follows_the_weights(rng: torch.Generator) -> None:
     steps = [packed(rng) for _ in range(3)]
     module = train(steps, 1, ema_decay=0.5)
     assert module.result is not module.model
-    assert module.averaged is not None
-    assert module.averaged.n_averaged == 3
     ours, trained = module.result.state_dict(), module.model.state_dict()
     assert ours.keys() == trained.keys()
     assert not all(torch.equal(ours[name], trained[name]) for name in ours)
+
+
+def test_average_forgets_the_first_weights_of_a_short_training() -> None:
+    average, model = torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False)
+    expected = average.weight.item()
+    for step in range(30):
+        torch.nn.init.constant_(model.weight, step)
+        update_average(average, model, 0.75, step)
+        decay = min(0.75, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * step
+        assert average.weight.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_rescaling_comes_before_clipping() -> None:

@@ -42,7 +42,8 @@ def root(tmp_path: Path, store: WaveformStore) -> Path:
         "0,,,,,8.1\n10,6.5,2000,20000,900,\n20,5.5,2000,40000,950,5.6\n"
     )
     entry = {"length": 2000, "split": "test", "samples": 720, "bits": 5.25, "counted": 5.5, "entropy": 5.125}
-    write_json(folder.evaluation / "bits_per_sample.json", {"lengths": [entry, entry | {"length": 4000}]})
+    bits = {"lengths": [entry, entry | {"length": 4000}], "model": {"parameters": 6_250_000}}
+    write_json(folder.evaluation / "bits_per_sample.json", bits)
     write_json(folder.evaluation / "speech.json", speech())
     clips = write_notes(folder.root / "generated", 4)
     write_json(clips / "speed.json", {"samples_per_second": 16384.0, "batch": 16})
@@ -104,9 +105,30 @@ def test_page_says_what_was_measured(root: Path) -> None:
         "3.000 to 3.500",
         "samples per second in training",
         "windows of 2,000",
+        "in windows of 4,000; order-1 entropy 5.125",
+        "<strong>6.25 M</strong><span>parameters</span>",
     ):
         assert text in page, text
     assert "bases" not in re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)
+
+
+def test_lengths_of_classified_clips_are_samples(root: Path) -> None:
+    entry = {"accuracy": 0.5, "accuracy_95": [0.4, 0.6], "windows": 4, "confusion": [[1, 1], [1, 1]]}
+    lengths = [entry | {"length": length} for length in (8000, 16000)]
+    content = {"classes": ["one", "two"], "chance": 0.5, "unit": "samples", "lengths": lengths}
+    write_json(root / "evaluation" / "classification.json", content)
+    (root / "finetune" / "length-16000").mkdir(parents=True)
+    (root / "finetune" / "length-16000" / "metrics.csv").write_text("step,val/accuracy@16000\n5,0.5\n")
+    page = page_of(root)
+    for text in (
+        "accuracy at 16,000 samples",
+        "window length (samples)",
+        "Windows of 8,000 samples",
+        "while fine-tuning at 16,000 samples",
+        "validation at 16,000",
+    ):
+        assert text in page, text
+    assert "1,024" not in page
 
 
 def test_parts_may_be_missing(root: Path) -> None:

@@ -11,7 +11,9 @@ from bioaudio_kernels.integers import ceil_div
 MAX_WIDTH = 16
 """Taps that the kernels hold in registers."""
 PROGRAMS = 6144
-"""An H100 holds 1600 to 2600 programs at a time; some waves of them, so that the last one is short."""
+"""Of a forward pass: an H100 holds 1600 to 2600 at a time; some waves of them, that the last one be short."""
+BACKWARD_PROGRAMS = {8: 1056, 4: 1584, 2: 1584}
+"""That an H100 holds at a time, by `unroll`: a step takes registers."""
 
 
 class ConvConfig(NamedTuple):
@@ -25,17 +27,28 @@ class ConvConfig(NamedTuple):
     """Steps whose inputs are loaded together, while those before them are computed."""
 
 
-def choose_config(batch: int, length: int, channels: int, width: int, element_size: int) -> ConvConfig:
+def choose_config(
+    batch: int, length: int, channels: int, width: int, element_size: int, *, backward: bool = False
+) -> ConvConfig:
     """The configuration for a shape, the same on every machine.
 
-    Chunks are the longest, from 64 to 512 steps, that leave `PROGRAMS` programs.
+    Forward, chunks are the longest, from 64 to 512 steps, that leave `PROGRAMS` programs. Backward, where a
+    program also starts slowly and leaves sums to be added, those of the least waves times steps.
     """
     block = 256 // element_size if width <= 6 else 64 if width <= 12 else 32
+    unroll = 8 if width <= 4 and element_size == 2 else 4 if width <= 8 else 2
     programs_per_chunk = batch * ceil_div(channels, block)
+    if backward:
+
+        def cost(chunk: int) -> int:
+            programs = programs_per_chunk * ceil_div(length, chunk)
+            return ceil_div(programs, BACKWARD_PROGRAMS[unroll]) * (chunk + 8)
+
+        return ConvConfig(chunk=min((64, 128, 256, 512, 1024), key=cost), block=block, unroll=unroll)
     chunk = 64
     while chunk < 512 and programs_per_chunk * ceil_div(length, 2 * chunk) >= PROGRAMS:
         chunk *= 2
-    return ConvConfig(chunk=chunk, block=block, unroll=4 if width <= 8 else 2)
+    return ConvConfig(chunk=chunk, block=block, unroll=unroll)
 
 
 def pack_of(config: ConvConfig, *tensors: Tensor) -> int:

@@ -72,7 +72,7 @@ def _(x, weight, bias, initial_state, cu_seqlens, silu):
 def _(dy, d_final, x, weight, bias, initial_state, cu_seqlens, silu):
     """dx; float32 (width + 1, channels) of the taps, then the bias; d_initial, empty without a state."""
     channels, width = weight.shape
-    config = _config(x, weight)
+    config = _config(x, weight, backward=True)
     grid = _grid(x, cu_seqlens, config)
     chunks = grid[0] // ceil_div(channels, config.block)
     dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
@@ -119,9 +119,8 @@ def _sequences(x: Tensor, cu_seqlens: Tensor | None) -> int | torch.SymInt:
     return x.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
 
 
-def _config(x: Tensor, weight: Tensor) -> ConvConfig:
-    batch, length, channels = x.shape
-    return choose_config(batch, length, channels, weight.shape[1], x.element_size())
+def _config(x: Tensor, weight: Tensor, *, backward: bool = False) -> ConvConfig:
+    return choose_config(*x.shape, weight.shape[1], x.element_size(), backward=backward)
 
 
 def _grid(x: Tensor, cu_seqlens: Tensor | None, config: ConvConfig) -> tuple[int]:

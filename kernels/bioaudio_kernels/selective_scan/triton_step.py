@@ -62,18 +62,21 @@ def selective_scan_step_in_place(
     return _step_in_place(x, dt, A, B, C, D, z, dt_bias, state, state_rows, dt_softplus)
 
 
-def choose_step_block(rows: int, dim: int, d_state: int, is_complex: bool) -> tuple[int, int]:
-    """Channels and states of a program, which is one warp, for `rows` (batch and heads) of `dim` channels.
+def choose_step_block(rows: int, dim: int, d_state: int, is_complex: bool) -> tuple[int, int, int]:
+    """Channels and states of a tile, and tiles of a program, for `rows` (batch and heads) of `dim` channels.
 
-    512 floats of the state where that leaves 1024 programs (an H100 holds some 4000 at a time), else fewer,
-    down to four a lane.
+    A program is one warp, and takes 512 floats of the state where that leaves 1024 programs (an H100 holds
+    some 4000 at a time), else fewer, down to four a lane. A tile has at most 256: with more, Triton passes
+    the sums over 16 states through shared memory.
     """
     block_n = 1 << (d_state - 1).bit_length()
     channel = 2 * block_n if is_complex else block_n
     size = 512
     while size > 128 and rows * dim * channel < 1024 * size:
         size //= 2
-    return max(1, min(size // channel, 1 << (dim - 1).bit_length())), block_n
+    channels = max(1, min(size // channel, 1 << (dim - 1).bit_length()))
+    block_d = max(1, min(channels, 256 // channel))
+    return block_d, block_n, channels // block_d
 
 
 def _launch(
@@ -129,14 +132,14 @@ def _launch(
     s_C, heads_per_C, C_by_channel = map_strides(C)
     is_complex = A.is_complex()
     p_new = torch.view_as_real(new_state) if is_complex else new_state
-    block_d, block_n = choose_step_block(batch * heads, dim, d_state, is_complex)
+    block_d, block_n, tiles = choose_step_block(batch * heads, dim, d_state, is_complex)
     with torch.cuda.device_of(x):
-        step_kernel[(-(-dim // block_d) * heads * batch,)](
+        step_kernel[(-(-dim // (block_d * tiles)) * heads * batch,)](
             x, strides(x, 1), dt, s_dt, _floats(A), strides(A, 0), _floats(B), s_B, _floats(C), s_C,
             D, strides(D, 0), z, strides(z, 1), dt_bias, strides(dt_bias, 0),
             _floats(state), strides(state, 1), p_new, strides(new_state, 1), state_rows,
             y, heads, dim, heads_per_B, heads_per_C,
-            N=d_state, BLOCK_D=block_d, BLOCK_N=block_n, SOFTPLUS=dt_softplus,
+            N=d_state, BLOCK_D=block_d, BLOCK_N=block_n, TILES=tiles, SOFTPLUS=dt_softplus,
             COMPLEX=is_complex, COMPLEX_B=B.is_complex(), COMPLEX_C=C.is_complex(),
             B_BY_CHANNEL=B_by_channel, C_BY_CHANNEL=C_by_channel, num_warps=1, enable_fp_fusion=True,
         )  # fmt: skip

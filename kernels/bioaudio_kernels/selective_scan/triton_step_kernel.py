@@ -69,47 +69,52 @@ def load_map(
 def step_kernel(
     p_x, s_x, p_dt, s_dt, p_A, s_A, p_B, s_B, p_C, s_C, p_D, s_D, p_z, s_z, p_bias, s_bias,
     p_state, s_state, p_new, s_new, p_rows, p_y, heads, dim, heads_per_B, heads_per_C,
-    N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr, SOFTPLUS: tl.constexpr,
-    COMPLEX: tl.constexpr, COMPLEX_B: tl.constexpr, COMPLEX_C: tl.constexpr,
+    N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr, TILES: tl.constexpr,
+    SOFTPLUS: tl.constexpr, COMPLEX: tl.constexpr, COMPLEX_B: tl.constexpr, COMPLEX_C: tl.constexpr,
     B_BY_CHANNEL: tl.constexpr, C_BY_CHANNEL: tl.constexpr,
 ):  # fmt: skip
     """y (batch, heads, dim) and the new state of one step, which may be written over the old one.
 
-    Grid: (channel blocks * heads * batch,), channel blocks fastest. Head h reads row h // heads_per_B of B.
-    With `rows`, batch element b has its state in row rows[b]; a negative row is no state: y is 0.
+    Grid: (channel blocks * heads * batch,), channel blocks, of TILES tiles each, fastest. Head h reads row
+    h // heads_per_B of B. With `rows`, batch element b has its state in row rows[b]; a negative row is no
+    state: y is 0.
     """
-    n_blocks_d = tl.cdiv(dim, BLOCK_D)
+    n_blocks_d = tl.cdiv(dim, BLOCK_D * TILES)
     pid = tl.program_id(0)
     i_h = ((pid // n_blocks_d) % heads).to(tl.int64)
     i_b = (pid // n_blocks_d // heads).to(tl.int64)
     row = i_b if p_rows is None else tl.load(p_rows + i_b).to(tl.int64)
 
-    d = ((pid % n_blocks_d) * BLOCK_D + tl.arange(0, BLOCK_D)).to(tl.int64)
     n = tl.arange(0, BLOCK_N).to(tl.int64)
-    mask = d < tl.where(row >= 0, dim, 0)
     mask_n = n < tl.where(row >= 0, N, 0)
-    tile = mask[:, None] & mask_n[None, :]
-    old = row * s_state[0] + i_h * s_state[1] + d[:, None] * s_state[2] + n[None, :] * s_state[3]
-    new = row * s_new[0] + i_h * s_new[1] + d[:, None] * s_new[2] + n[None, :] * s_new[3]
-    h = load_number(p_state, old, tile, COMPLEX)
-    A = load_number(p_A, i_h * s_A[0] + d[:, None] * s_A[1] + n[None, :] * s_A[2], tile, COMPLEX)
-    B = load_map(p_B, s_B, i_b, i_h // heads_per_B, d, n, tile, mask_n, B_BY_CHANNEL, COMPLEX_B, COMPLEX)
-    C = load_map(p_C, s_C, i_b, i_h // heads_per_C, d, n, tile, mask_n, C_BY_CHANNEL, COMPLEX_C, COMPLEX)
-    x = load_lanes(p_x + i_b * s_x[0] + i_h * s_x[1] + d * s_x[2], mask)
-    raw = load_lanes(p_dt + i_b * s_dt[0] + i_h * s_dt[1] + d * s_dt[2], mask)
-    if p_bias is not None:
-        raw += load_lanes(p_bias + i_h * s_bias[0] + d * s_bias[1], mask)
-    skip = 0.0 if p_D is None else load_lanes(p_D + i_h * s_D[0] + d * s_D[1], mask)
-    if p_z is not None:
-        z = load_lanes(p_z + i_b * s_z[0] + i_h * s_z[1] + d * s_z[2], mask)
+    for i in tl.static_range(TILES):
+        first = ((pid % n_blocks_d) * TILES + i) * BLOCK_D
+        d = (first + tl.arange(0, BLOCK_D)).to(tl.int64)
+        mask = d < tl.where(row >= 0, dim, 0)
+        tile = mask[:, None] & mask_n[None, :]
+        old = row * s_state[0] + i_h * s_state[1] + d[:, None] * s_state[2] + n[None, :] * s_state[3]
+        new = row * s_new[0] + i_h * s_new[1] + d[:, None] * s_new[2] + n[None, :] * s_new[3]
+        h = load_number(p_state, old, tile, COMPLEX)
+        A = load_number(p_A, i_h * s_A[0] + d[:, None] * s_A[1] + n[None, :] * s_A[2], tile, COMPLEX)
+        B = load_map(p_B, s_B, i_b, i_h // heads_per_B, d, n, tile, mask_n, B_BY_CHANNEL, COMPLEX_B, COMPLEX)
+        C = load_map(p_C, s_C, i_b, i_h // heads_per_C, d, n, tile, mask_n, C_BY_CHANNEL, COMPLEX_C, COMPLEX)
+        x = load_lanes(p_x + i_b * s_x[0] + i_h * s_x[1] + d * s_x[2], mask)
+        raw = load_lanes(p_dt + i_b * s_dt[0] + i_h * s_dt[1] + d * s_dt[2], mask)
+        if p_bias is not None:
+            raw += load_lanes(p_bias + i_h * s_bias[0] + d * s_bias[1], mask)
+        skip = 0.0 if p_D is None else load_lanes(p_D + i_h * s_D[0] + d * s_D[1], mask)
+        if p_z is not None:
+            z = load_lanes(p_z + i_b * s_z[0] + i_h * s_z[1] + d * s_z[2], mask)
 
-    dt = step_size(raw, SOFTPLUS)
-    rate = (A[0] * LOG2_E, A[1] * TURNS) if COMPLEX else (A[0] * LOG2_E,)
-    decayed = number_product(number_decay(dt[:, None], rate), h)
-    h = number_sum(decayed, scaled((dt * x)[:, None], B))
-    store_number(p_new, new, h, tile)
-    total = tl.sum(product_real(C, h), 1)
-    y = skip * x + (2.0 * total if COMPLEX else total)  # a complex state stands for itself and its conjugate
-    if p_z is not None:
-        y *= z * sigmoid(z)
-    tl.store(p_y + (i_b * heads + i_h) * dim + d, y, mask=d < dim)
+        dt = step_size(raw, SOFTPLUS)
+        rate = (A[0] * LOG2_E, A[1] * TURNS) if COMPLEX else (A[0] * LOG2_E,)
+        decayed = number_product(number_decay(dt[:, None], rate), h)
+        h = number_sum(decayed, scaled((dt * x)[:, None], B))
+        store_number(p_new, new, h, tile)
+        total = tl.sum(product_real(C, h), 1)
+        y = skip * x + (
+            2.0 * total if COMPLEX else total
+        )  # a complex state stands for itself and its conjugate
+        if p_z is not None:
+            y *= z * sigmoid(z)
+        tl.store(p_y + (i_b * heads + i_h) * dim + d, y, mask=d < dim)

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
-
 import torch
 from torch import Tensor
 
 from bioaudio_mamba import BlockState, CausalLM
-
-Result = TypeVar("Result")
-WARM_UPS = 3
-"""Steps before the recording: they compile kernels and choose algorithms, which a recording cannot."""
+from bioaudio_recipes.cuda_graph import Record, cuda_graph
 
 
 class GraphedStep:
@@ -21,21 +15,21 @@ class GraphedStep:
     Args:
         model: on a GPU; its weights may change between steps.
         batch_size: sequences at once.
-        record: makes a function that does again what it was given.
+        record: see `cuda_graph`.
     """
 
     def __init__(
         self,
         model: CausalLM,
         batch_size: int,
-        record: Callable[[Callable[[], Tensor]], Callable[[], Tensor]] | None = None,
+        record: Record = cuda_graph,
     ) -> None:
         self.model = model
         self.tokens = torch.zeros(batch_size, dtype=torch.long, device=model.lm_head.weight.device)
         _, state = model.step(self.tokens, model.initial_state(batch_size))
         # Laid out in memory as a step leaves its state, so that all layers' are copied by one kernel.
         self.state = tuple(BlockState(torch.zeros_like(s.conv), torch.zeros_like(s.ssm)) for s in state)
-        self._replay = (record or cuda_graph)(self._advance)
+        self._replay = record(self._advance)
         self.reset()
 
     def reset(self) -> None:
@@ -54,22 +48,3 @@ class GraphedStep:
         for here, new in zip(zip(*self.state, strict=True), zip(*state, strict=True), strict=True):
             torch._foreach_copy_(here, new)  # pyright: ignore[reportPrivateImportUsage]
         return logits
-
-
-def cuda_graph(run: Callable[[], Result]) -> Callable[[], Result]:
-    """Record a function's kernels; what is returned launches them again, and gives the same tensors anew."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(WARM_UPS):
-            run()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = run()
-
-    def replay() -> Result:
-        graph.replay()
-        return result
-
-    return replay

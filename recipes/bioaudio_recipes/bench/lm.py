@@ -15,14 +15,21 @@ from bioaudio_recipes.bench.models import mamba_ssm_model, mambapy_model, our_mo
 from bioaudio_recipes.bench.plain_transformers import plain_kernels
 from bioaudio_recipes.bench.shape import Shape
 from bioaudio_recipes.training.memory import MemoryPlan, Mode
+from bioaudio_recipes.training.recorded_pass import RecordedPass
 
 LEARNING_RATE = 1e-4
 
 
 def lm_contenders() -> list[Contender]:
-    """Ours first, with each way of keeping activations; all with the same weights, tokens and loss."""
+    """Ours first, with each way of keeping activations, and as `pretrain`'s CUDA graph; all with the same
+    weights, tokens and loss."""
     return [
         Contender(name="ours", prepare=lambda shape: _our_job(shape, "full")),
+        Contender(
+            name="ours (CUDA graph)",
+            cuda_only=True,
+            prepare=lambda shape: _our_job(shape, "full", recorded=True),
+        ),
         Contender(name="ours (blocks)", prepare=lambda shape: _our_job(shape, "blocks")),
         Contender(name="ours (chunks)", prepare=lambda shape: _our_job(shape, "chunks")),
         Contender(
@@ -69,7 +76,7 @@ def _training_job(
     return _job(model, shape, logits, loss, (tokens, targets))
 
 
-def _our_job(shape: Shape, mode: Mode) -> Job:
+def _our_job(shape: Shape, mode: Mode, *, recorded: bool = False) -> Job:
     model = our_model(shape)
     model.backbone.checkpoint_blocks = mode == "blocks"
     tokens, targets = _tokens_and_targets(shape)
@@ -79,9 +86,13 @@ def _our_job(shape: Shape, mode: Mode) -> Job:
         nll, new_state = model.nll(tokens[:, start:end], targets[:, start:end], state)
         return nll.sum(), new_state
 
+    graph = RecordedPass(lambda _: [chunk(0, shape.length, None)[0]], model.parameters())
+
     def loss() -> Tensor:
         with shape.autocast():
-            if mode == "chunks":
+            if recorded:
+                (total,) = graph(())
+            elif mode == "chunks":
                 total, _ = sum_over_chunks(model, chunk, shape.length, chunk_length)
             else:
                 total, _ = chunk(0, shape.length, None)

@@ -93,7 +93,7 @@ def pretrain_audio(
         results = measure_bits(
             finished.model, corpus, lengths, validation.max_samples, trainer.tokens_per_microbatch
         )
-        write_bits(finished.folder, results)
+        write_bits(finished.folder, results, finished.model)
         found += [_line(result) for result in results]
     return finished.summary(*found)
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from bioaudio_data.audio import AudioWindows
 
-from bioaudio_mamba import LanguageModel
+from bioaudio_mamba import LanguageModel, count_parameters
 from bioaudio_recipes.counting import CodeCounts
 from bioaudio_recipes.pretrain.validation import evenly
 from bioaudio_recipes.pretrain.waveform_data import WaveformCorpus
@@ -75,9 +75,10 @@ def measure_bits(
     return results
 
 
-def write_bits(folder: RunFolder, results: Sequence[LengthBits]) -> None:
-    """Write evaluation/bits_per_sample.json of a run."""
+def write_bits(folder: RunFolder, results: Sequence[LengthBits], model: LanguageModel) -> None:
+    """Write evaluation/bits_per_sample.json of a run: what was measured of its model."""
     content: dict[str, Any] = {"date": now(), "lengths": [asdict(result) for result in results]}
+    content["model"] = {"parameters": count_parameters(model)}
     content["device"] = device_name("cuda" if torch.cuda.is_available() else "cpu")
     write_json(folder.evaluation / "bits_per_sample.json", content)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from bioaudio_mamba import WaveformLM, with_fixed_systems
-from bioaudio_recipes.bench.graphed_step import cuda_graph
+from bioaudio_recipes.cuda_graph import cuda_graph
 from bioaudio_recipes.generation.compiled_network import CompiledNetwork, can_compile
 from bioaudio_recipes.generation.cycle import Advance, Drawn, Place, Recorded, stepwise
 from bioaudio_recipes.generation.drawing import ClipNumbers, Drawing

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -12,15 +13,17 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from bioaudio_mamba import ContextGroup
 from bioaudio_mamba import LanguageModel as Network
-from bioaudio_recipes.optimisation import OptimizerConfig, build_optimizer, rescale_and_clip
+from bioaudio_recipes.cuda_graph import Record
+from bioaudio_recipes.optimisation import OptimizerConfig, build_optimizer, rescale_and_clip, update_average
+from bioaudio_recipes.pretrain.next_token_loss import TokenSums
 from bioaudio_recipes.pretrain.objective import Objective
 from bioaudio_recipes.training.checkpoints import NUMBERS
 from bioaudio_recipes.training.context_mesh import make_context_group
 from bioaudio_recipes.training.memory import MEMORY, MemoryPlanner, TrainingMemory
+from bioaudio_recipes.training.recorded_pass import RecordedPass
 
 INTERVAL = "bioaudio_interval"
 
@@ -44,6 +47,7 @@ class LanguageModel(LightningModule):
         timeout: how long they wait for each other.
         numbers: settings that the run's numbers depend on, kept in checkpoints.
         planner: chooses how activations are kept, once the device is known; None keeps them all.
+        record: records a pass where all activations are kept (see `RecordedPass`); None runs each anew.
     """
 
     def __init__(
@@ -59,16 +63,11 @@ class LanguageModel(LightningModule):
         timeout: timedelta = timedelta(minutes=30),
         numbers: Mapping[str, Any] | None = None,
         planner: MemoryPlanner | None = None,
+        record: Record | None = None,
     ) -> None:
         super().__init__()
         self.model = model
-        self.averaged = (
-            AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(optimizer.ema_decay))
-            if optimizer.ema_decay is not None
-            else None
-        )
-        if self.averaged is not None:
-            self.averaged.requires_grad_(False)
+        self.averaged = None if optimizer.ema_decay is None else deepcopy(model).requires_grad_(False)
         self.recipe = optimizer
         self.objective = objective
         self.total_steps = total_steps
@@ -79,6 +78,7 @@ class LanguageModel(LightningModule):
         self.context_group: ContextGroup | None = None
         self.numbers = dict(numbers or {})
         self.memory = TrainingMemory(planner)
+        self.recorded = None if record is None else RecordedPass(self._sums, model.parameters(), record)
         self.step_sums = torch.zeros(4, dtype=torch.float64)
         self.interval_sums = torch.zeros(4, dtype=torch.float64)
         self.grad_norm = torch.zeros(())
@@ -86,7 +86,7 @@ class LanguageModel(LightningModule):
     @property
     def result(self) -> Network:
         """The model that is validated and exported: the averaged one where an average is kept."""
-        return cast(Network, self.averaged.module) if self.averaged is not None else self.model
+        return self.model if self.averaged is None else self.averaged
 
     def setup(self, stage: str) -> None:
         """Find the processes of the same windows, once all are connected."""
@@ -105,9 +105,13 @@ class LanguageModel(LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Sum of weighted losses over one micro-batch, per nominal token."""
         with self.memory.explain(self.device):
-            sums = self.objective.sums(self.model, batch, self.memory.chunk_length_of, self.context_group)
+            recorded = self.recorded if self.memory.plan.mode == "full" else None
+            sums = self._sums(batch) if recorded is None else TokenSums(*recorded(batch))
         self.step_sums += torch.stack(sums).detach()
         return sums.weighted_nll / self.tokens_per_microbatch
+
+    def _sums(self, batch: Any) -> TokenSums:
+        return self.objective.sums(self.model, batch, self.memory.chunk_length_of, self.context_group)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """The backward pass, where most memory is needed."""
@@ -133,8 +137,8 @@ class LanguageModel(LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """One step of AdamW, and of the average."""
         super().optimizer_step(*args, **kwargs)
-        if self.averaged is not None:
-            self.averaged.update_parameters(self.model)
+        if self.averaged is not None and self.recipe.ema_decay is not None:
+            update_average(self.averaged, self.model, self.recipe.ema_decay, self.global_step)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW, its learning rate stepped once per optimizer step."""

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from bioaudio_mamba import LanguageModel as Network
 from bioaudio_mamba import count_parameters
 from bioaudio_mamba.pretrained import save_pretrained
+from bioaudio_recipes.cuda_graph import cuda_graph
 from bioaudio_recipes.optimisation import OptimizerConfig
 from bioaudio_recipes.pretrain.batch_order import BatchOrder, ResumableLoader
 from bioaudio_recipes.pretrain.language_model import LanguageModel
@@ -86,6 +87,7 @@ class Pretraining:
             timeout=trainer.collective_timeout,
             numbers=flatten(plain(self._settings())),
             planner=trainer.planner(network.config, parameters, microbatch),
+            record=cuda_graph if trainer.records() else None,
         )
         if trainer.compile:
             network.backbone.compile()

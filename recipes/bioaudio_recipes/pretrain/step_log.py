@@ -83,7 +83,8 @@ class StepLog(StepCallback):
         length, speed = self.stages[stage].length, self._tokens_per_second(step)
         loss = weighted_nll / weight if weight else 0.0
         self.bar.set_postfix_str(
-            f"stage {stage + 1}/{len(self.stages)}, length {length}, loss {loss:.4f}, {speed:.3g} tokens/s"
+            f"stage {stage + 1}/{len(self.stages)}, length {length}, loss {loss:.4f}, "
+            f"{speed:.3g} {module.objective.unit}s/s"
         )
         values = {
             "loss": loss,

@@ -85,6 +85,11 @@ def bases_label(bases: float) -> str:
     return f"{bases:.4g}"
 
 
+def length_label(length: float, units: str) -> str:
+    """A length in `bases` or `samples`: only those of DNA are powers of two."""
+    return bases_label(length) if units == "bases" else f"{length:,.0f}"
+
+
 def quantity(value: float, digits: int = 3) -> str:
     """A large number in words of science: 1.4 M, 403 M, 2.1 G."""
     for scale, prefix in DECIMAL_PREFIXES:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
-from bioaudio_recipes.report.axis import bases_label
+from bioaudio_recipes.report.axis import length_label
 from bioaudio_recipes.report.confusion_chart import confusion_chart
 from bioaudio_recipes.report.figure import figure
 from bioaudio_recipes.report.line_chart import LineChart, Rule, Series
@@ -58,13 +59,13 @@ def _accuracy(entries: list[Mapping[str, Any]], chance: float, units: str, ident
     chart = LineChart(
         title="Accuracy by window length",
         description=caption,
-        x_label=f"window length ({units}; k = 1,024)",
+        x_label=f"window length ({units}{'; k = 1,024' if units == 'bases' else ''})",
         y_label="accuracy (%)",
         series=[series],
         rules=[Rule(label=f"chance {chance:.0%}", y=100 * chance)],
         x_log=True,
         x_ticks=[entry["length"] for entry in entries],
-        x_text=bases_label,
+        x_text=partial(length_label, units=units),
         y_from_zero=True,
     )
     rows = [[f"{e['length']:,}", accuracy_text(e), f"{chance:.1%}", f"{e['windows']:,}"] for e in entries]
@@ -74,7 +75,7 @@ def _accuracy(entries: list[Mapping[str, Any]], chance: float, units: str, ident
 
 def _confusion(result: Mapping[str, Any], entry: Mapping[str, Any], identifier: str) -> Markup:
     classes, counts = list(map(str, result["classes"])), entry["confusion"]
-    length = bases_label(entry["length"])
+    length = length_label(entry["length"], _units(result))
     chart = confusion_chart(classes, counts, f"Confusion matrix, windows of {length}", identifier)
     caption = (
         f"Windows of {length} {_units(result)}: true class by row, predicted class by column; a cell has its "

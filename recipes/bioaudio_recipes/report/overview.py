@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from bioaudio_recipes.report.axis import bases_label, quantity
+from bioaudio_recipes.report.axis import bases_label, length_label, quantity
 from bioaudio_recipes.report.classification_figures import interval
 from bioaudio_recipes.report.markup import Markup, element
 from bioaudio_recipes.report.perplexity_figures import best_baseline
@@ -66,10 +66,10 @@ def _tiles(run: RunResults) -> Iterator[Markup]:
         low, high = interval(best)
         around = f" (95 %: {low:.0%} to {high:.0%})" if low < high else ""
         chance = f"chance {run.classification['chance']:.0%}"
-        yield _tile(
-            f"{best['accuracy']:.1%}", f"accuracy at {bases_label(best['length'])} {units}{around}; {chance}"
-        )
-    parameters = [_parameters(result) for _, result in _evaluations(run)]
+        length = length_label(best["length"], units)
+        yield _tile(f"{best['accuracy']:.1%}", f"accuracy at {length} {units}{around}; {chance}")
+    measured = [result for _, result in _evaluations(run)]
+    parameters = [_parameters(result) for result in (run.sound.bits or {}, *measured)]
     if known := [count for count in parameters if count]:
         yield _tile(quantity(known[0]), "parameters")
     if tokens := run.metrics["train/tokens"]:

@@ -23,7 +23,9 @@ def sound_tiles(sound: SoundResults) -> Iterator[tuple[str, str]]:
     if sound.bits and sound.bits["lengths"]:
         best = max(sound.bits["lengths"], key=lambda entry: entry["length"])
         split = best.get("split", "held-out")
-        note = f"{split} bits per sample at {best['length']:,}; order-1 entropy {best['entropy']:.3f}"
+        note = (
+            f"{split} bits per sample in windows of {best['length']:,}; order-1 entropy {best['entropy']:.3f}"
+        )
         yield f"{best['bits']:.3f}", note
     for row in sound.speech["rows"] if sound.speech else ():
         if "flagged" in row and "label_accuracy" in row:

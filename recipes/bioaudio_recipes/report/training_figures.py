@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from bioaudio_recipes.report.axis import bases_label, quantity
+from bioaudio_recipes.report.axis import length_label, quantity
 from bioaudio_recipes.report.figure import figure
 from bioaudio_recipes.report.line_chart import Band, LineChart, Series, thinned
 from bioaudio_recipes.report.markup import Markup
@@ -25,7 +25,7 @@ MEASURED = {
 
 def training_figures(metrics: Metrics, identifier: str) -> Iterator[Markup]:
     """One figure for each quantity that was logged."""
-    bands = _bands(metrics)
+    bands = _bands(metrics, f"{metrics.unit}s")
     staged = (
         f" Shaded bands are the stages of length warm-up, named by their window length in {metrics.unit}s."
         if bands
@@ -44,32 +44,30 @@ def classifier_training(finetuning: Mapping[int, Metrics], units: str, identifie
     for length, metrics in finetuning.items():
         series = [_series("training", metrics["train/accuracy"])] if metrics["train/accuracy"] else []
         for color, (n, curve) in enumerate(metrics.at_lengths("val/accuracy").items(), start=1):
-            series.append(_series(f"validation at {bases_label(n)}", curve, color, has_markers=True))
+            name = f"validation at {length_label(n, units)}"
+            series.append(_series(name, curve, color, has_markers=True))
         if series:
             caption = (
-                f"Accuracy while fine-tuning at {bases_label(length)} {units}: on the training examples "
-                "since the previous logged step, and on the validation windows, which are the same every "
-                "time."
+                f"Accuracy while fine-tuning at {length_label(length, units)} {units}: on the training "
+                "examples since the previous logged step, and on the validation windows, which are the same "
+                "every time."
             )
             yield _over_steps(
                 series,
                 "accuracy",
                 caption,
-                _bands(metrics),
+                _bands(metrics, units),
                 f"{identifier}-finetune-{length}",
                 from_zero=True,
             )
 
 
-def _length(metrics: Metrics, length: int) -> str:
-    """A window length as the figures name it; only those of DNA are powers of two."""
-    return bases_label(length) if metrics.unit == "base" else f"{length:,}"
-
-
-def _bands(metrics: Metrics) -> list[Band]:
+def _bands(metrics: Metrics, units: str) -> list[Band]:
     """Stages of length warm-up; none where all steps have one length."""
     stages = metrics.stages if len(metrics.stages) > 1 else []
-    return [Band(name=_length(metrics, stage.length), start=stage.start, end=stage.end) for stage in stages]
+    return [
+        Band(name=length_label(stage.length, units), start=stage.start, end=stage.end) for stage in stages
+    ]
 
 
 def _loss(metrics: Metrics, bands: Sequence[Band], staged: str, identifier: str) -> Iterator[Markup]:
@@ -90,7 +88,7 @@ def _loss(metrics: Metrics, bands: Sequence[Band], staged: str, identifier: str)
 
 
 def _validation(metrics: Metrics, bands: Sequence[Band], identifier: str) -> Iterator[Markup]:
-    is_sound = metrics.unit == "sample"
+    is_sound, units = metrics.unit == "sample", f"{metrics.unit}s"
     name = "bits per sample" if is_sound else "perplexity"
     curves = metrics.at_lengths("val/bits_per_sample" if is_sound else "val/perplexity")
     if not curves:
@@ -98,7 +96,7 @@ def _validation(metrics: Metrics, bands: Sequence[Band], identifier: str) -> Ite
     # Before the first step the value is that of fresh weights, which would flatten all that follows.
     trained = {n: _after_start(curve) for n, curve in curves.items()}
     series = [
-        _series(f"windows of {_length(metrics, n)}", curve, color, has_markers=len(curve.steps) < 8)
+        _series(f"windows of {length_label(n, units)}", curve, color, has_markers=len(curve.steps) < 8)
         for color, (n, curve) in enumerate(trained.items())
     ]
     caption = (
@@ -109,7 +107,7 @@ def _validation(metrics: Metrics, bands: Sequence[Band], identifier: str) -> Ite
         caption += " The value before the first step is left out here; the table has it."
     yield _over_steps(
         series, f"validation {name}", caption, bands, identifier,
-        tabled=[_series(f"windows of {_length(metrics, n)}", curve) for n, curve in curves.items()],
+        tabled=[_series(f"windows of {length_label(n, units)}", curve) for n, curve in curves.items()],
     )  # fmt: skip
 
 

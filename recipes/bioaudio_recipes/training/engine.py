@@ -44,6 +44,9 @@ class TrainerConfig:
     """Lightning's name of the way several devices work together, such as ddp."""
     compile: bool = False
     """Whether to run the model through torch.compile."""
+    cuda_graph: bool = True
+    """Whether to record a pass over a micro-batch and launch it as one, wherever that can be: on a GPU, with
+    memory full, without compile and context. The numbers are the same; the host has next to nothing to do."""
     memory: Literal["auto", "full", "blocks", "chunks"] = "auto"
     """Activations kept for the backward pass: full keeps all, blocks those between the blocks, chunks those
     of one chunk of time, for any length; what is not kept is made again. auto takes the first that fits."""
@@ -101,6 +104,10 @@ class TrainerConfig:
     def collective_timeout(self) -> timedelta:
         """How long a collective may take. On a GPU longer: NCCL then ends the process before it can speak."""
         return self.timeout * (2 if self.on_cuda() else 1)
+
+    def records(self) -> bool:
+        """Whether passes that keep all activations are recorded as CUDA graphs."""
+        return self.cuda_graph and self.on_cuda() and not self.compile and self.context == 1
 
     def on_cuda(self) -> bool:
         """Whether the run will be on an NVIDIA GPU."""
