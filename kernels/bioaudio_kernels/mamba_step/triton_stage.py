@@ -87,15 +87,17 @@ def narrow_kernel(
     lane = tl.arange(0, D)
     first = tl.program_id(0).to(tl.int64) * ROWS
     end = tl.minimum(first + ROWS, rows)
-    for row in range(first, end):
-        tl.store(p_entered + row * D + lane, first_x(row, source, D))
-    tl.debug_barrier()
     here = parts(p_weights, 0, D, INNER, SEL, RANK, N, WIDTH)
     matrices = load_matrices(here, D, INNER, SEL, RANK, N, K_IN, K_SEL, K_OUT)
-    x = tl.load(p_entered + first * D + lane)
+    x = first_x(first, source, D)
+    tl.store(p_entered + first * D + lane, x)
+    for row in range(first + 1, end):
+        tl.store(p_entered + row * D + lane, first_x(row, source, D))
     for layer in range(layers):
         here = parts(p_weights, layer, D, INNER, SEL, RANK, N, WIDTH)
         later = parts(p_weights, tl.minimum(layer + 1, layers - 1), D, INNER, SEL, RANK, N, WIDTH)
+        if ROWS > 1:
+            tl.debug_barrier()  # what one thread stored of x, others load
         for row in range(first, end):
             slot = layer * rows + row
             if ROWS > 1:
@@ -114,4 +116,3 @@ def narrow_kernel(
                 tl.store(p_entered + (slot + rows) * D + lane, x)
         if ROWS > 1:
             matrices = load_matrices(later, D, INNER, SEL, RANK, N, K_IN, K_SEL, K_OUT)
-            tl.debug_barrier()  # what one thread stored of x, others load
