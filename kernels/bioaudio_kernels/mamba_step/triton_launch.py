@@ -94,24 +94,25 @@ def step_stage_triton(
     config = choose_step_config(rows, s.D, s.INNER)
     sequences = ceil_div(rows, config.rows)
     parts = s.INNER // config.channels
-    given, sizes = source.arguments, s.constants | {"ROWS": config.rows}
+    given, early = source.arguments, starts_early(out.device)
+    sizes = s.constants | {"ROWS": config.rows, "EARLY": early}
+    options: dict[str, Any] = {"launch_pdl": True} if early else {}
+    # Stages on the way down from another level, and the centre, follow launches on another stream.
+    first = options if source.tokens is not None or skips is not None else {}
     with torch.cuda.device_of(out):
         if config.narrow:
             narrow_kernel[(sequences,)](
                 given, skips, memory.entered, out, out.stride(0), stage.weights, memory.conv, memory.ssm,
                 rows, s.layers, s.width, stage.eps, **sizes, RESIDUAL=residual, num_warps=config.num_warps,
+                **first,
             )  # fmt: skip
             return
-        early = starts_early(out.device)
-        sizes |= {"CHANNELS": config.channels, "EARLY": early}
-        options: dict[str, Any] = {"launch_pdl": True} if early else {}
+        sizes["CHANNELS"] = config.channels
         for layer in range(s.layers):
-            # The first one may follow a launch on another stream, which it cannot overlap with.
-            first = {} if layer == 0 else options
             enter_kernel[(parts, sequences)](
                 given, skips, memory.entered, memory.parts, memory.sel_parts, memory.heard, memory.z,
                 stage.weights, memory.conv, rows, layer, s.layers, s.width, stage.eps,
-                **sizes, num_warps=config.num_warps, **first,
+                **sizes, num_warps=config.num_warps, **(options if layer else first),
             )  # fmt: skip
             leave_kernel[(parts, sequences)](
                 memory.sel_parts, memory.heard, memory.z, memory.parts, stage.weights, memory.ssm, rows,

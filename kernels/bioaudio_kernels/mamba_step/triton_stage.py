@@ -19,6 +19,7 @@ from bioaudio_kernels.mamba_step.triton_block import (
     product,
     scan_step,
     store_tile,
+    wait_for_launch_before,
 )
 from bioaudio_kernels.triton_jit import jit
 
@@ -77,7 +78,7 @@ def narrow_kernel(
     source, p_skips, p_entered, p_out, s_out, p_weights, p_conv, p_ssm, rows, layers, width, eps,
     ROWS: tl.constexpr, D: tl.constexpr, INNER: tl.constexpr, SEL: tl.constexpr, RANK: tl.constexpr,
     N: tl.constexpr, WIDTH: tl.constexpr, K_IN: tl.constexpr, K_SEL: tl.constexpr, K_DT: tl.constexpr,
-    K_N: tl.constexpr, K_OUT: tl.constexpr, RESIDUAL: tl.constexpr,
+    K_N: tl.constexpr, K_OUT: tl.constexpr, RESIDUAL: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """All blocks of a stage. Grid: (blocks of ROWS sequences,).
 
@@ -89,6 +90,7 @@ def narrow_kernel(
     end = tl.minimum(first + ROWS, rows)
     here = parts(p_weights, 0, D, INNER, SEL, RANK, N, WIDTH)
     matrices = load_matrices(here, D, INNER, SEL, RANK, N, K_IN, K_SEL, K_OUT)
+    wait_for_launch_before(EARLY)
     x = first_x(first, source, D)
     tl.store(p_entered + first * D + lane, x)
     for row in range(first + 1, end):
