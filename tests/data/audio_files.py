@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from bioaudio_data.audio import WaveformStore
+from bioaudio_data.audio import AudioWindows, WaveformStore
 from numpy.typing import NDArray
 
 RATE = 8000
@@ -29,3 +29,8 @@ def write(
 def contents(store: WaveformStore) -> dict[str, NDArray[np.float32]]:
     """The samples of every clip by name."""
     return {clip.name: store.samples(i) for i, clip in enumerate(store.clips)}
+
+
+def all_codes(windows: AudioWindows) -> bytes:
+    """The codes of all windows; here, because another process finds this module wherever the package lies."""
+    return windows.read(np.arange(len(windows)), seed=1).codes.tobytes()

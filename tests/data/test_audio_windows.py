@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bioaudio_data.audio import AudioWindows, Quantiser, TagConfig, WaveformStore, convert_audio, layout
-from data.audio_files import RATE, write
+from data.audio_files import RATE, all_codes, write
 
 LENGTHS = {"0_ann_12": 250, "0_ann_10": 100, "1_ann_11": 30, "1_ann_0": 450, "1_ann_5": 20}
 
@@ -73,14 +73,10 @@ def test_a_window_depends_on_seed_epoch_and_number_alone(store: WaveformStore) -
     assert not np.array_equal(windows.read(order, seed=2, epoch=2).codes, everything.codes[order])
 
 
-def _codes(windows: AudioWindows) -> bytes:
-    return windows.read(np.arange(len(windows)), seed=1).codes.tobytes()
-
-
 def test_workers_read_the_same_windows(store: WaveformStore) -> None:
     windows = AudioWindows(store, 64, placement="random")
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert pool.apply(_codes, (windows,)) == _codes(windows)
+        assert pool.apply(all_codes, (windows,)) == all_codes(windows)
 
 
 @pytest.mark.parametrize("scale", ["absolute", "file", "chunk"])
