@@ -6,8 +6,8 @@ First, at small sizes, the ranks together against each rank alone: logits, state
 shards, packed sequences, a training step in chunks. Then the time of a training step of the 7 M-parameter
 model (bfloat16, AdamW, `next_token_sums` under DistributedDataParallel, as `pretrain` runs it) on 1, 2, 4 ...
 GPUs: one sequence of `--length` tokens, read in chunks of `--chunk` tokens a GPU, and ordinary data
-parallelism with a sequence of `--data-length` tokens on each. Prints tables; writes DIR/context_gpu.json.
-`--device cpu` runs it all on gloo, to try it out with small sizes.
+parallelism with a sequence of `--data-length` tokens on each, recorded as CUDA graphs. Prints tables; writes
+DIR/context_gpu.json. `--device cpu` runs it all on gloo, to try it out with small sizes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from bioaudio_kernels import cut_cu_seqlens
-from bioaudio_recipes.pretrain.next_token_loss import next_token_sums
+from bioaudio_recipes.pretrain.next_token_loss import TokenSums, next_token_sums
+from bioaudio_recipes.training.recorded_pass import RecordedPass
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
@@ -101,16 +102,26 @@ def say(text: str) -> None:
 class TrainingStep(nn.Module):
     """The loss of a step on packed bases, divided so that the mean over the ranks is one over all tokens."""
 
-    def __init__(self, model: CausalLM, chunk_length: int | None, context: ContextGroup | None) -> None:
+    def __init__(
+        self,
+        model: CausalLM,
+        chunk_length: int | None,
+        context: ContextGroup | None,
+        *,
+        recorded: bool = False,
+    ) -> None:
         super().__init__()
         self.model = model
         self.chunk_length = chunk_length
         self.context = context
+        self.run = RecordedPass(self._sums, model.parameters()) if recorded else self._sums
 
     def forward(self, packed: Tensor) -> Tensor:
-        sums = next_token_sums(self.model, packed, chunk_length=self.chunk_length, context=self.context)
         ranks = 1 if self.context is None else self.context.size
-        return sums.weighted_nll * ranks / packed.numel()
+        return self.run(packed)[0] * ranks / packed.numel()
+
+    def _sums(self, packed: Tensor) -> TokenSums:
+        return next_token_sums(self.model, packed, chunk_length=self.chunk_length, context=self.context)
 
 
 def parallel(step: TrainingStep, group: ContextGroup) -> nn.Module:
@@ -219,7 +230,8 @@ def timed(
     device = packed.device
     cuda = device.type == "cuda"
     model = make_model(device, mamba_dna_7m().d_model, arguments.layers)
-    loss = parallel(TrainingStep(model, chunk_length, context), group)
+    recorded = cuda and chunk_length is None
+    loss = parallel(TrainingStep(model, chunk_length, context, recorded=recorded), group)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
 
     def step() -> None:

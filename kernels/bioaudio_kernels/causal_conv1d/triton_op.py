@@ -120,7 +120,8 @@ def _sequences(x: Tensor, cu_seqlens: Tensor | None) -> int | torch.SymInt:
 
 
 def _config(x: Tensor, weight: Tensor, *, backward: bool = False) -> ConvConfig:
-    return choose_config(*x.shape, weight.shape[1], x.element_size(), backward=backward)
+    batch, length, channels = x.shape
+    return choose_config(batch, length, channels, weight.shape[1], x.element_size(), backward=backward)
 
 
 def _grid(x: Tensor, cu_seqlens: Tensor | None, config: ConvConfig) -> tuple[int]:
