@@ -18,6 +18,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from datetime import timedelta
@@ -126,7 +127,12 @@ class TrainingStep(nn.Module):
 
 def parallel(step: TrainingStep, group: ContextGroup) -> nn.Module:
     """The step, its gradients averaged over the ranks."""
-    return step if group.size == 1 else DistributedDataParallel(step, process_group=group.group)
+    if group.size == 1:
+        return step
+    # As Lightning does: what DDP hangs on the parameters must not bind their gradients to the default stream,
+    # which a recording may not wait for.
+    with torch.cuda.stream(torch.cuda.Stream()) if torch.cuda.is_available() else nullcontext():
+        return DistributedDataParallel(step, process_group=group.group)
 
 
 def make_model(device: torch.device, d_model: int, n_layer: int) -> CausalLM:

@@ -18,7 +18,8 @@ class RecordedPass:
     """A function of a batch and the gradients of its first result, recorded at the first batch of a shape.
 
     The numbers are those of the function itself. Only the recording of the last shape is kept, since it
-    keeps the memory of the activations.
+    keeps the memory of the activations. DistributedDataParallel around it must have been made on a stream of
+    its own, as Lightning does, or the gradients stay bound to the default stream, which cannot be recorded.
 
     Args:
         function: gives scalars, of which the first is differentiable; it must not wait for the device, draw
