@@ -134,7 +134,7 @@ def _launch(
     p_new = torch.view_as_real(new_state) if is_complex else new_state
     block_d, block_n, tiles = choose_step_block(batch * heads, dim, d_state, is_complex)
     with torch.cuda.device_of(x):
-        step_kernel[(-(-dim // (block_d * tiles)) * heads * batch,)](
+        step_kernel[batch, -(-dim // (block_d * tiles)), heads](
             x, strides(x, 1), dt, s_dt, _floats(A), strides(A, 0), _floats(B), s_B, _floats(C), s_C,
             D, strides(D, 0), z, strides(z, 1), dt_bias, strides(dt_bias, 0),
             _floats(state), strides(state, 1), p_new, strides(new_state, 1), state_rows,

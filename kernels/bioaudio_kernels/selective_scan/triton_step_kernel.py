@@ -75,20 +75,18 @@ def step_kernel(
 ):  # fmt: skip
     """y (batch, heads, dim) and the new state of one step, which may be written over the old one.
 
-    Grid: (channel blocks * heads * batch,), channel blocks, of TILES tiles each, fastest. Head h reads row
-    h // heads_per_B of B. With `rows`, batch element b has its state in row rows[b]; a negative row is no
-    state: y is 0.
+    Grid: (batch, channel blocks of TILES tiles, heads), so that no program has to divide before its first
+    load. Head h reads row h // heads_per_B of B. With `rows`, batch element b has its state in row rows[b]; a
+    negative row is no state: y is 0.
     """
-    n_blocks_d = tl.cdiv(dim, BLOCK_D * TILES)
-    pid = tl.program_id(0)
-    i_h = ((pid // n_blocks_d) % heads).to(tl.int64)
-    i_b = (pid // n_blocks_d // heads).to(tl.int64)
+    i_b = tl.program_id(0).to(tl.int64)
+    i_h = tl.program_id(2).to(tl.int64)
     row = i_b if p_rows is None else tl.load(p_rows + i_b).to(tl.int64)
 
     n = tl.arange(0, BLOCK_N).to(tl.int64)
     mask_n = n < tl.where(row >= 0, N, 0)
     for i in tl.static_range(TILES):
-        first = ((pid % n_blocks_d) * TILES + i) * BLOCK_D
+        first = (tl.program_id(1) * TILES + i) * BLOCK_D
         d = (first + tl.arange(0, BLOCK_D)).to(tl.int64)
         mask = d < tl.where(row >= 0, dim, 0)
         tile = mask[:, None] & mask_n[None, :]
