@@ -1,6 +1,7 @@
 """Correctness and speed of the decoding steps on one GPU, beside mamba_ssm's and causal_conv1d's.
 
     python kernels/benchmarks/step_gpu.py --out DIR [--seconds 35]
+    compute-sanitizer --tool racecheck python kernels/benchmarks/step_gpu.py --sanitize
 
 Checks the scan's step and the convolution's against the float64 reference; times one call of each, from
 Python and inside a CUDA graph, new state and in place, ours and theirs in turn; then, as long as there is
@@ -166,9 +167,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--sanitize", action="store_true", help="run the scan's step once, time nothing")
     parser.add_argument("--seconds", type=float, default=35.0, help="try no other blocks after this long")
     arguments = parser.parse_args()
+    if arguments.sanitize:
+        for batch, d in SHAPES:
+            triton_step.selective_scan_step_in_place(**scan_arguments(batch, d))
+        torch.cuda.synchronize()
+        return
+    if arguments.out is None:
+        parser.error("--out DIR is needed, unless --sanitize is given")
     start = time.monotonic()
     arguments.out.mkdir(parents=True, exist_ok=True)
     results: dict[str, Any] = {
