@@ -3,8 +3,9 @@
     python recipes/benchmarks/unet_gpu.py --out DIR
 
 Full training steps (bfloat16 autocast, clipped AdamW) on random codes. First the 6.1 M speech network on
-clips of 16,000 samples: as it is, and with mamba_ssm's `Mamba` in the place of each of our Mamba blocks, the
-same weights in both; each as autograd runs it and as one CUDA graph (`RecordedPass`). Then the 3.5 M piano
+clips of 16,000 samples: as it is, with mamba_ssm's `Mamba` in the place of each of our Mamba blocks and the
+same weights, and as SaShiMi's U-Net of S4 + MLP; each as autograd runs it and as one CUDA graph
+(`RecordedPass`). Then the 3.5 M piano
 network on a single clip of 958,464 samples, with each way to keep activations, beside the estimate by which
 `--trainer.memory auto` chooses. Prints tables; writes DIR/unet_gpu.json.
 """
@@ -106,18 +107,22 @@ def milliseconds(step: Callable[[], object], steps: int) -> float:
 
 def speech(rows: int, rounds: int, with_peer: bool) -> list[dict[str, Any]]:
     """Times of all contenders, in turn."""
-    config, batch = audio_presets.mamba_speech_small(), random_clips(rows, CLIP)
+    mamba, batch = audio_presets.mamba_speech_small(), random_clips(rows, CLIP)
+    networks = {"ours": lambda: network(mamba)}
+    if with_peer:
+        networks["mamba_ssm's blocks"] = lambda: network(mamba, peer=True)
+    networks["S4 + MLP"] = lambda: network(audio_presets.sashimi_tied())
     contenders: dict[str, Trainee] = {}
     peaks: dict[str, float] = {}
     first: dict[str, list[float]] = {}
-    for peer in (False, True) if with_peer else (False,):
+    for kind, make in networks.items():
         for recorded in (False, True):
-            name = ("mamba_ssm's blocks" if peer else "ours") + (", recorded" if recorded else "")
+            name = kind + (", recorded" if recorded else "")
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
             try:
-                trainee = Trainee(network(config, peer=peer), recorded=recorded)
+                trainee = Trainee(make(), recorded=recorded)
                 first[name] = [value.item() for value in trainee.step(batch)]
                 trainee.step(batch)
             except Exception as error:  # a peer that cannot be recorded, or needs too much memory
@@ -126,9 +131,10 @@ def speech(rows: int, rounds: int, with_peer: bool) -> list[dict[str, Any]]:
             contenders[name] = trainee
             peaks[name] = (torch.cuda.max_memory_allocated() - before) / 1e9
     for name, values in first.items():
-        for value, expected in zip(values, first["ours"], strict=True):
-            if not abs(value - expected) <= RTOL * expected:
-                raise SystemExit(f"{name}: loss and norm of the gradient {values}, ours {first['ours']}")
+        expected = first["S4 + MLP" if name.startswith("S4") else "ours"]
+        for value, of_ours in zip(values, expected, strict=True):
+            if not abs(value - of_ours) <= RTOL * of_ours:
+                raise SystemExit(f"{name}: loss and norm of the gradient {values}, not {expected}")
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, trainee in contenders.items():
@@ -179,7 +185,7 @@ def compile_level(preset: str, number: int, rows: int, length: int) -> None:
 
 def compile_ahead(rows: list[int]) -> None:
     """All levels in parallel: one after another they take minutes."""
-    shapes = [("mamba_speech_small", count, CLIP) for count in rows]
+    shapes = [(preset, count, CLIP) for preset in ("mamba_speech_small", "sashimi_tied") for count in rows]
     shapes += [("mamba_piano", 1, LONG_CLIP), ("mamba_s4_piano", 1, LONG_CLIP)]
     code = "import sys, unet_gpu; unet_gpu.compile_level(sys.argv[1], *map(int, sys.argv[2:]))"
     workers = [
