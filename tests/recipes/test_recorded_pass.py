@@ -86,6 +86,16 @@ def test_gradients_of_micro_batches_add_up() -> None:
     torch.testing.assert_close(line.weight.grad, expected[0])
 
 
+def test_what_cannot_be_recorded_says_what_to_do() -> None:
+    def fail(run: Callable[[], Any]) -> Callable[[], Any]:
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    _, _, recorded = line_and_pass(fail)
+    message = r"cannot be recorded .*\(operation not .* capturing\); --trainer.cuda_graph false"
+    with pytest.raises(RuntimeError, match=message):
+        recorded(batch(6, 0))
+
+
 def train(record: Record | None, device: str) -> LanguageModel:
     module = LanguageModel(
         CausalLM(MambaConfig(d_model=16, n_layer=2, d_state=4), torch.Generator().manual_seed(0)),

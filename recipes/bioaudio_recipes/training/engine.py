@@ -45,8 +45,8 @@ class TrainerConfig:
     compile: bool = False
     """Whether to run the model through torch.compile."""
     cuda_graph: bool = True
-    """Whether to record a pass over a micro-batch and launch it as one, wherever that can be: on a GPU, with
-    memory full, without compile and context. The numbers are the same; the host has next to nothing to do."""
+    """Whether pretraining records its pass over a micro-batch and launches it as one, wherever that can be:
+    on a GPU, with memory full, without compile and context. The numbers are the same; the host is idle."""
     memory: Literal["auto", "full", "blocks", "chunks"] = "auto"
     """Activations kept for the backward pass: full keeps all, blocks those between the blocks, chunks those
     of one chunk of time, for any length; what is not kept is made again. auto takes the first that fits."""

@@ -46,13 +46,25 @@ class RecordedPass:
 
         Args:
             batch: tensors on the device of the parameters, in nested tuples.
+
+        Raises:
+            RuntimeError: the function cannot be recorded.
         """
         tensors, structure = tree_flatten(batch)
         key = structure, [(tensor.shape, tensor.dtype) for tensor in tensors]
         if self._replay is None or key != self._key:
             self._replay = None  # frees what the last recording holds
             self._key, self._batch = key, tree_map_only(Tensor, torch.clone, batch)
-            self._replay = self._record(self._pass)
+            try:
+                self._replay = self._record(self._pass)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                reason = str(error).partition("\n")[0]
+                raise RuntimeError(
+                    f"this training step cannot be recorded as a CUDA graph ({reason}); "
+                    "--trainer.cuda_graph false runs it without one"
+                ) from error
         for here, tensor in zip(tree_flatten(self._batch)[0], tensors, strict=True):
             here.copy_(tensor)
         results, gradients = self._replay()
