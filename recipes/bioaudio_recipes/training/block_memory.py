@@ -12,8 +12,6 @@ from bioaudio_mamba import BlockConfig, MambaConfig, SashimiConfig
 Mode = Literal["full", "blocks", "chunks"]
 SCAN_STEPS_ON_CPU, SCAN_STEPS_ON_GPU = 32, 256
 """The selective scan keeps a float32 state every so many steps (on a GPU up to twice as many)."""
-LTI_STEPS = 64
-"""The time-invariant scan works on chunks of so many steps."""
 
 
 class _Layers(NamedTuple):
@@ -84,20 +82,16 @@ def _layers(width: int, block: BlockConfig, size: int, on_gpu: bool) -> _Layers:
             return _mamba(width, rank, block, size, on_gpu)
         case "mamba-s4":
             inner = block.expand * width
-            kept = 4 * width + 4 * size * inner + _lti_states(inner, block)
-            return _Layers(kept, (4 + size) * width, 8 * width + 40 * inner)
+            kept = 4 * width + 3 * size * inner  # x, z and y; the scan keeps hardly any states
+            return _Layers(kept, (4 + size) * width, 8 * width + 28 * inner)
         case "s4":
-            mixer = (4 + size) * width + 4 * size * width + _lti_states(width, block)
+            mixer = (4 + size) * width + 4 * size * width
             mixer_backward = 8 * width + 40 * width
         case "attention":
             mixer = (4 + size) * width + 5 * size * width
             mixer_backward = 8 * width + 8 * size * width
     forward = (4 + size) * width + 2 * size * block.expand * width
     return _Layers(mixer + forward, 2 * (4 + size) * width, mixer_backward + 2 * size * block.expand * width)
-
-
-def _lti_states(channels: int, block: BlockConfig) -> int:
-    return channels * block.states * (8 if block.is_complex else 4) // LTI_STEPS
 
 
 def _mamba(width: int, rank: int, block: BlockConfig, size: int, on_gpu: bool) -> _Layers:
