@@ -182,7 +182,7 @@ def test_model_to_start_from_must_have_the_sizes_asked_for(
     finished: Path, store: Path, tmp_path: Path
 ) -> None:
     values = arguments(store, tmp_path / "run") | {"init_from": RunFolder(finished).model}
-    refused("--model differs from the checkpoint", values | {"model": "mamba_dna_250k"})
+    refused("--model.d_model is", values | {"model": "mamba_dna_250k"})
     refused("--model is missing", arguments(store, tmp_path / "run") | {"model": None})
 
 

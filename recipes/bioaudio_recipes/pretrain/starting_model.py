@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from bioaudio_data.vocabulary import DNA
 
-from bioaudio_mamba import CausalLM, MambaConfig, presets
+from bioaudio_mamba import CausalLM, MambaConfig, SashimiConfig, presets
 from bioaudio_mamba.pretrained import load_pretrained
 
 Preset = Literal[
@@ -41,9 +41,27 @@ def starting_model(model: MambaConfig | Preset | None, init_from: Path | None, s
         return CausalLM(config, torch.Generator().manual_seed(seed))
     loaded, extra = load_pretrained(init_from, backend=config.backend if config is not None else "auto")
     _check_vocabulary(init_from, extra)
-    if config is not None and config != loaded.config:
-        raise ValueError(f"--model differs from the checkpoint {init_from}: {config} against {loaded.config}")
+    check_same_sizes(config, loaded.config, init_from)
     return loaded
+
+
+def check_same_sizes(
+    config: MambaConfig | SashimiConfig | None, loaded: MambaConfig | SashimiConfig, folder: Path
+) -> None:
+    """Refuse sizes that are given beside a checkpoint and are not its own.
+
+    Raises:
+        ValueError: naming the first setting that differs.
+    """
+    if config is None or config == loaded:
+        return
+    given, own = vars(config), vars(loaded)
+    name, *others = [name for name in given if given[name] != own[name]]
+    more = f" ({', '.join(others[:3])} differ too)" if others else ""
+    raise ValueError(
+        f"--model.{name} is {given[name]}, that of the checkpoint {folder} {own[name]}{more}; give its "
+        "sizes, or --model null to take them from there"
+    )
 
 
 def _check_vocabulary(folder: Path, extra: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from bioaudio_data.audio import Quantiser
 
 from bioaudio_mamba import SashimiConfig, WaveformLM, audio_presets
 from bioaudio_mamba.pretrained import load_pretrained_waveform
+from bioaudio_recipes.pretrain.starting_model import check_same_sizes
 from bioaudio_recipes.pretrain.waveform_data import WaveformCorpus
 
 ABOUT = "waveform"
@@ -104,6 +105,5 @@ def starting_waveform_model(
             f"checkpoint {init_from} hears {sound}; store {corpus.store.path} gives it {wanted}: prepare the "
             "store at that rate, or set --data.quantiser and --data.conditional"
         )
-    if config is not None and config != loaded.config:
-        raise ValueError(f"--model differs from the checkpoint {init_from}: {config} against {loaded.config}")
+    check_same_sizes(config, loaded.config, init_from)
     return loaded
