@@ -78,6 +78,8 @@ def _loss(metrics: Metrics, bands: Sequence[Band], staged: str, identifier: str)
     if not curve:
         return
     caption = f"Training loss: mean over the {unit}s predicted since the previous logged step." + staged
+    if unit == "sample":
+        caption += " Silence that fills up short clips is among them if the run learns it (data.short)."
     settled = curve.values[int(len(curve.values) * STARTUP_PART) :]
     highest, lowest = max(settled), min(settled)
     margin = 0.06 * (highest - lowest) or 0.1
