@@ -247,9 +247,9 @@ def timed(
         optimizer.step()
         optimizer.zero_grad()
 
-    step()
     if cuda:
         torch.cuda.reset_peak_memory_stats()
+    step()
     seconds = []
     for _ in range(arguments.steps):
         dist.all_reduce(torch.zeros(1, device=device), group=group.group)  # all start together

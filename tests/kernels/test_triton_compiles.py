@@ -157,6 +157,23 @@ def test_convolution_streams_through_registers(
     assert "ld.global.b16" not in compiled.asm["ptx"]
 
 
+@pytest.mark.parametrize(
+    ("shape", "chunk"),
+    [
+        ((1, 2**20, 512), 1024),
+        ((8, 8192, 1536), 256),
+        ((32, 16384, 128), 512),
+        ((64, 2048, 1024), 1024),
+        ((1, 64, 16), 64),
+    ],
+)
+def test_backward_convolution_fills_whole_waves(shape: tuple[int, int, int], chunk: int) -> None:
+    """The best of the chunks that were timed (kernels/benchmarks/LOG.md), or one within 1 % of it."""
+    from bioaudio_kernels.causal_conv1d.triton_config import choose_config
+
+    assert choose_config(*shape, 4, 2, backward=True).chunk == chunk
+
+
 def test_convolution_step_compiles_without_spills(tmp_path: Path) -> None:
     from bioaudio_kernels.causal_conv1d.triton_forward import step_kernel
     from bioaudio_kernels.causal_conv1d.triton_step import BLOCK
@@ -165,6 +182,23 @@ def test_convolution_step_compiles_without_spills(tmp_path: Path) -> None:
     arguments = CONV_ARGUMENTS | {"s_x": (2 * D_INNER, 1)}
     compiled = compile_kernel(step_kernel, arguments, constants, 90)
     assert not re.search(r"ld\.local|st\.local|shfl|bar\.sync", compiled.asm["ptx"])
+
+
+@pytest.mark.parametrize("batch", [1, 64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
+def test_a_step_of_sixteen_states_needs_no_shared_memory(
+    dtype: torch.dtype, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bioaudio_kernels.selective_scan import triton_step
+
+    launches: list[Launch] = []
+    monkeypatch.setattr(triton_step, "step_kernel", Recorder(triton_step.step_kernel, launches))
+    rows, maps = torch.zeros(batch, 4096, dtype=torch.bfloat16), torch.zeros(batch, 16, dtype=torch.bfloat16)
+    A = torch.zeros(4096, 16, dtype=dtype)
+    triton_step.selective_scan_step_triton(
+        rows, rows, A, maps, maps, torch.zeros(4096), rows, torch.zeros(4096), A.expand(batch, -1, -1).clone()
+    )
+    assert [launch.compile(90).metadata.shared for launch in launches] == [0]
 
 
 @pytest.mark.parametrize("name", ["chunk_scan", "sum_rows"])

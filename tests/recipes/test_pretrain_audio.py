@@ -21,11 +21,11 @@ from bioaudio_recipes.pretrain.objective import NextSample, WaveformBatch
 from bioaudio_recipes.pretrain.waveform_data import WaveformBatches, WaveformCorpus, WaveformData
 from bioaudio_recipes.run_folder import RunFolder
 from bioaudio_recipes.training.block_memory import Mode, bytes_per_sample
-from bioaudio_recipes.training.memory import MemoryPlan
+from bioaudio_recipes.training.memory import ADAM_BYTES, WORKSPACE_ON_GPU, MemoryPlan
 from tolerances import GRADIENT_RTOL, OUTPUT_RTOL, assert_close
 from torch.nn import functional
 
-from bioaudio_mamba import BlockConfig, SashimiConfig, WaveformLM
+from bioaudio_mamba import BlockConfig, SashimiConfig, WaveformLM, audio_presets, count_parameters
 from bioaudio_mamba.pretrained import load_pretrained_waveform
 
 NAMES = sorted(path.stem for path in (RECIPES / "pretrain-audio").glob("*.yaml"))
@@ -186,6 +186,27 @@ def test_every_yaml_parses(name: str) -> None:
     values = parser.instantiate(parser.parse_args(flags))
     schedule, trainer = values.schedule, values.trainer
     assert schedule.accumulation(trainer.tokens_per_microbatch, trainer.world_size) >= 1
+
+
+@pytest.mark.parametrize(
+    ("preset", "mode", "measured"),
+    [
+        ("mamba_piano", "full", 12.13),
+        ("mamba_piano", "blocks", 6.65),
+        ("mamba_piano", "chunks", 2.14),
+        ("mamba_s4_piano", "full", 9.80),
+        ("mamba_s4_piano", "blocks", 5.81),
+        ("mamba_s4_piano", "chunks", 2.18),
+    ],
+)
+def test_estimates_cover_what_a_gpu_needed(preset: str, mode: Mode, measured: float) -> None:
+    """The figures of RESULTS.md: a clip of 958,464 samples, chunks of 2^17."""
+    config = getattr(audio_presets, preset)()
+    samples = 2**17 if mode == "chunks" else 958_464
+    parameters = ADAM_BYTES * count_parameters(WaveformLM(config))
+    activations = samples * bytes_per_sample(config, mode, half=True, on_gpu=True)
+    estimate = (activations + parameters + WORKSPACE_ON_GPU) / 1e9
+    assert 0.98 * measured < estimate < 1.7 * measured
 
 
 @pytest.mark.parametrize("kind", ["mamba", "mamba-s4", "s4", "attention"])

@@ -127,6 +127,13 @@ def test_average_follows_the_weights(rng: torch.Generator) -> None:
     assert not all(torch.equal(ours[name], trained[name]) for name in ours)
 
 
+def test_the_first_step_moves_the_average_nine_tenths_of_the_way(rng: torch.Generator) -> None:
+    module = train([packed(rng)], 1, ema_decay=0.999)
+    weights = zip(small_model().parameters(), module.model.parameters(), strict=True)
+    for average, (start, trained) in zip(module.result.parameters(), weights, strict=True):
+        torch.testing.assert_close(average, torch.lerp(start, trained, 0.9))
+
+
 def test_average_forgets_the_first_weights_of_a_short_training() -> None:
     average, model = torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False)
     expected = average.weight.item()

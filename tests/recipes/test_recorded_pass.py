@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from bioaudio_data.vocabulary import DNA
-from bioaudio_recipes.cuda_graph import Record, cuda_graph
+from bioaudio_recipes.cuda_graph import Record, RecordingError, cuda_graph
 from bioaudio_recipes.optimisation import OptimizerConfig
 from bioaudio_recipes.pretrain.language_model import LanguageModel
 from bioaudio_recipes.pretrain.objective import NextBase
 from bioaudio_recipes.training.engine import TrainerConfig, fit
+from bioaudio_recipes.training.memory import MemoryPlanner
 from bioaudio_recipes.training.recorded_pass import RecordedPass
 from torch import Tensor, nn
 
@@ -86,17 +87,52 @@ def test_gradients_of_micro_batches_add_up() -> None:
     torch.testing.assert_close(line.weight.grad, expected[0])
 
 
+def test_a_forgotten_recording_is_made_again() -> None:
+    recording = Recording()
+    _, _, recorded = line_and_pass(recording)
+    first = recorded(batch(6, 0))[0].item()
+    recorded.forget()
+    assert recorded(batch(6, 0))[0].item() == first
+    assert len(recording.runs) == 2
+
+
 def test_what_cannot_be_recorded_says_what_to_do() -> None:
     def fail(run: Callable[[], Any]) -> Callable[[], Any]:
-        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+        raise RecordingError("this cannot be recorded as a CUDA graph: it waits")
 
-    _, _, recorded = line_and_pass(fail)
-    message = r"cannot be recorded .*\(operation not .* capturing\); --trainer.cuda_graph false"
-    with pytest.raises(RuntimeError, match=message):
-        recorded(batch(6, 0))
+    with pytest.raises(RecordingError, match=r"it waits; --trainer.cuda_graph false trains without one"):
+        train(fail, "cpu")
 
 
-def train(record: Record | None, device: str) -> LanguageModel:
+@pytest.mark.parametrize("mode", ["blocks", "chunks"])
+def test_only_a_pass_that_keeps_all_activations_is_recorded(mode: Any) -> None:
+    def fail(run: Callable[[], Any]) -> Callable[[], Any]:
+        raise AssertionError("recorded")
+
+    config, sizes = TrainerConfig(memory=mode), MambaConfig(d_model=16, n_layer=2, d_state=4)
+    train(fail, "cpu", planner=config.planner(sizes, 0, 12))
+
+
+@pytest.mark.parametrize(
+    ("changes", "records"),
+    [
+        ({}, True),
+        ({"cuda_graph": False}, False),
+        ({"accelerator": "cpu"}, False),
+        ({"compile": True}, False),
+        ({"devices": 2}, True),
+        ({"devices": 2, "context": 2}, False),
+        ({"devices": 2, "strategy": "fsdp"}, False),
+    ],
+)
+def test_passes_are_recorded_where_they_can_be(
+    changes: dict[str, Any], records: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert TrainerConfig(**changes).records() == records
+
+
+def train(record: Record | None, device: str, *, planner: MemoryPlanner | None = None) -> LanguageModel:
     module = LanguageModel(
         CausalLM(MambaConfig(d_model=16, n_layer=2, d_state=4), torch.Generator().manual_seed(0)),
         OptimizerConfig(learning_rate=1e-2, warmup=0.0, ema_decay=0.5),
@@ -105,6 +141,7 @@ def train(record: Record | None, device: str) -> LanguageModel:
         tokens_per_step=24,
         tokens_per_microbatch=12,
         record=record,
+        planner=planner,
     )
     generator = torch.Generator().manual_seed(0)
     batches = [

@@ -12,8 +12,9 @@ MAX_WIDTH = 16
 """Taps that the kernels hold in registers."""
 PROGRAMS = 6144
 """Of a forward pass: an H100 holds 1600 to 2600 at a time; some waves of them, that the last one be short."""
-BACKWARD_PROGRAMS = {8: 1056, 4: 1584, 2: 1584}
-"""That an H100 holds at a time, by `unroll`: a step takes registers."""
+BACKWARD_PROGRAMS = {2: 1056, 4: 2112}
+"""That an H100 holds at a time, by the size of an element, with filters of up to 4 taps: a step takes 255 or
+104 registers."""
 
 
 class ConvConfig(NamedTuple):
@@ -42,7 +43,7 @@ def choose_config(
 
         def cost(chunk: int) -> int:
             programs = programs_per_chunk * ceil_div(length, chunk)
-            return ceil_div(programs, BACKWARD_PROGRAMS[unroll]) * (chunk + 8)
+            return ceil_div(programs, BACKWARD_PROGRAMS[element_size]) * (chunk + 8)
 
         return ConvConfig(chunk=min((64, 128, 256, 512, 1024), key=cost), block=block, unroll=unroll)
     chunk = 64

@@ -66,8 +66,9 @@ def choose_step_block(rows: int, dim: int, d_state: int, is_complex: bool) -> tu
     """Channels and states of a tile, and tiles of a program, for `rows` (batch and heads) of `dim` channels.
 
     A program is one warp, and takes 512 floats of the state where that leaves 1024 programs (an H100 holds
-    some 4000 at a time), else fewer, down to four a lane. A tile has at most 256: with more, Triton passes
-    the sums over 16 states through shared memory.
+    some 4000 at a time), else fewer, down to four a lane. A tile has at most 256, or 128 of complex numbers:
+    with more, Triton passes the sums over 16 states through shared memory. Blocks of channels are an axis of
+    the grid, 65,535 at most.
     """
     block_n = 1 << (d_state - 1).bit_length()
     channel = 2 * block_n if is_complex else block_n
@@ -75,8 +76,11 @@ def choose_step_block(rows: int, dim: int, d_state: int, is_complex: bool) -> tu
     while size > 128 and rows * dim * channel < 1024 * size:
         size //= 2
     channels = max(1, min(size // channel, 1 << (dim - 1).bit_length()))
-    block_d = max(1, min(channels, 256 // channel))
-    return block_d, block_n, channels // block_d
+    block_d = max(1, min(channels, (128 if is_complex else 256) // channel))
+    tiles = channels // block_d
+    while dim > 65535 * block_d * tiles:
+        tiles *= 2
+    return block_d, block_n, tiles
 
 
 def _launch(

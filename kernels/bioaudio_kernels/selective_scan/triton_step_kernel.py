@@ -110,9 +110,9 @@ def step_kernel(
         h = number_sum(decayed, scaled((dt * x)[:, None], B))
         store_number(p_new, new, h, tile)
         total = tl.sum(product_real(C, h), 1)
-        y = skip * x + (
-            2.0 * total if COMPLEX else total
-        )  # a complex state stands for itself and its conjugate
+        if COMPLEX:  # a state stands for itself and its conjugate
+            total *= 2.0
+        y = skip * x + total
         if p_z is not None:
             y *= z * sigmoid(z)
         tl.store(p_y + (i_b * heads + i_h) * dim + d, y, mask=d < dim)

@@ -32,6 +32,8 @@ class Job:
     """Steps that one call of a pass makes."""
     tokens: int = 0
     """Tokens that a step of a language model takes."""
+    has_peak: bool = True
+    """Whether the memory that a pass allocates is what it needs."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -150,7 +150,7 @@ class _Entrant:
                 return
         if job.keep is not None:
             self.kept = kept_bytes(job.keep, job.inputs, shape.device)
-        if shape.device == "cuda":
+        if shape.device == "cuda" and job.has_peak:
             self.peak = peak_bytes(list(job.passes.values())[-1])
 
     def take_turn(self, make_room: bool) -> None:

@@ -7,7 +7,7 @@ cut off (a quarter of its samples at either end of the scale).
 
 A clip is noise if frames of noise follow each other for 0.25 s, longer than a hiss in speech lasts, or if
 they are more than two thirds of what is heard of it. It is silence if less than 0.1 s of it is heard (and
-less than half of it), or if its last second is silent: a word that ends in silence is neither.
+less than half of it). A word that silence follows is neither, however long the silence.
 """
 
 from __future__ import annotations
@@ -26,8 +26,6 @@ MOSTLY = 2 / 3
 SILENT = 0.01
 LEAST_HEARD = 0.1
 """Seconds: the shortest of 3,000 spoken digits (FSDD) is heard for 0.16."""
-LONGEST_END = 1.0
-"""Seconds."""
 
 
 class NoiseDetector:
@@ -44,7 +42,7 @@ class NoiseDetector:
         self._longest = max(1, round(LONGEST_HISS * self._per_second))
         self._window = np.hanning(self._frame + 1)[:-1].astype(np.float32)
         self._rest = np.zeros((clips, 0), np.float32)
-        self._running, self._ending, self._noise, self._heard = np.zeros((4, clips), np.int64)
+        self._running, self._noise, self._heard = np.zeros((3, clips), np.int64)
         self._frames = 0
         self._runaway = np.zeros(clips, np.bool_)
         self._low = np.full(clips, np.inf)
@@ -60,7 +58,6 @@ class NoiseDetector:
         for frame in np.split(sound[:, :whole], whole // self._frame, axis=1) if whole else ():
             noise, heard = self._is_noise(frame), np.ptp(frame, axis=1) > 2 * SILENT
             self._running = np.where(noise, self._running + 1, 0)
-            self._ending = np.where(heard, 0, self._ending + 1)
             self._runaway |= self._running >= self._longest
             self._noise += noise
             self._heard += heard
@@ -70,7 +67,6 @@ class NoiseDetector:
         """For each clip `noise`, `silence`, or an empty string where it is neither."""
         silent = self._high - self._low <= 2 * SILENT
         silent |= self._heard < min(LEAST_HEARD * self._per_second, self._frames / 2)
-        silent |= self._ending >= LONGEST_END * self._per_second
         noise = self._runaway | ~silent & (self._noise > MOSTLY * self._heard)
         return np.where(noise, "noise", np.where(silent, "silence", "")).tolist()
 

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from bioaudio_mamba import ContextGroup
 from bioaudio_mamba import LanguageModel as Network
-from bioaudio_recipes.cuda_graph import Record
+from bioaudio_recipes.cuda_graph import Record, RecordingError
 from bioaudio_recipes.optimisation import OptimizerConfig, build_optimizer, rescale_and_clip, update_average
 from bioaudio_recipes.pretrain.next_token_loss import TokenSums
 from bioaudio_recipes.pretrain.objective import Objective
@@ -97,6 +97,10 @@ class LanguageModel(LightningModule):
         """Choose how activations are kept."""
         self.memory.settle(self.trainer, self.device, self.model.backbone)
 
+    def on_fit_end(self) -> None:
+        """Let go of the recorded pass and its memory."""
+        self.recorded = None
+
     def on_train_start(self) -> None:
         """Bring the sums to the device; as buffers, DDP would overwrite them with those of rank 0."""
         self.step_sums = self.step_sums.to(self.device)
@@ -104,9 +108,12 @@ class LanguageModel(LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Sum of weighted losses over one micro-batch, per nominal token."""
+        recorded = self.recorded if self.memory.plan.mode == "full" else None
         with self.memory.explain(self.device):
-            recorded = self.recorded if self.memory.plan.mode == "full" else None
-            sums = self._sums(batch) if recorded is None else TokenSums(*recorded(batch))
+            try:
+                sums = self._sums(batch) if recorded is None else TokenSums(*recorded(batch))
+            except RecordingError as error:
+                raise RecordingError(f"{error}; --trainer.cuda_graph false trains without one") from error
         self.step_sums += torch.stack(sums).detach()
         return sums.weighted_nll / self.tokens_per_microbatch
 

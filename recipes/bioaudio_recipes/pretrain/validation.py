@@ -119,6 +119,8 @@ class Validation(StepCallback):
     def _validate(self, trainer: Trainer, module: LightningModule, step: int) -> None:
         assert isinstance(module, LanguageModel)
         started = time.perf_counter()
+        if module.recorded is not None:
+            module.recorded.forget()  # its memory, of all activations, is needed here
         self.nats, self.step = {}, step
         values: dict[str, float] = {}
         for length in self.windows:
@@ -138,7 +140,7 @@ class Validation(StepCallback):
         for first in range(0, len(mine), size):
             batch = module.objective.batch(windows.read(mine[first : first + size]))
             batch = module.transfer_batch_to_device(batch, module.device, 0)
-            with trainer.precision_plugin.forward_context():
+            with trainer.precision_plugin.forward_context(), module.memory.explain(module.device):
                 found = module.objective.sums(module.result, batch, module.memory.chunk_length_of)
             sums += torch.stack([found.nll, found.targets])
         if trainer.world_size > 1:

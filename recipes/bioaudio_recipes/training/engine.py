@@ -46,7 +46,7 @@ class TrainerConfig:
     """Whether to run the model through torch.compile."""
     cuda_graph: bool = True
     """Whether pretraining records its pass over a micro-batch and launches it as one, wherever that can be:
-    on a GPU, with memory full, without compile and context. The numbers are the same; the host is idle."""
+    on a GPU, with memory full, without compile and context. The numbers are the same to rounding."""
     memory: Literal["auto", "full", "blocks", "chunks"] = "auto"
     """Activations kept for the backward pass: full keeps all, blocks those between the blocks, chunks those
     of one chunk of time, for any length; what is not kept is made again. auto takes the first that fits."""
@@ -107,7 +107,8 @@ class TrainerConfig:
 
     def records(self) -> bool:
         """Whether passes that keep all activations are recorded as CUDA graphs."""
-        return self.cuda_graph and self.on_cuda() and not self.compile and self.context == 1
+        plain = not self.compile and self.context == 1 and self.strategy in ("auto", "ddp")
+        return self.cuda_graph and self.on_cuda() and plain
 
     def on_cuda(self) -> bool:
         """Whether the run will be on an NVIDIA GPU."""

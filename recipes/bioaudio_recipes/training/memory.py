@@ -32,8 +32,11 @@ SHARE_OF_CPU, SHARE_OF_GPU = 0.6, 0.85
 CHUNK_TOKENS = 2**17
 """Tokens of a chunk, over all rows of a batch, where nothing else says how many: enough to fill a GPU."""
 LEAST_TOKENS = 2**8
-ADAM_BYTES = 16
-"""Of a parameter: its gradient, AdamW's two averages, and the average of the weights."""
+ADAM_BYTES = 24
+"""Of a parameter: its gradient (thrice, while a recorded pass hands it on), AdamW's two averages, and the
+average of the weights."""
+WORKSPACE_ON_GPU = 2**29
+"""Bytes that the scans' backward passes work in, about, whatever the length."""
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +137,8 @@ class MemoryPlanner:
 
     def _budget(self, device: torch.device) -> int:
         free = free_bytes(device) // (1 if _on_gpu(device) else self.processes)
-        return max(0, int(_share(device) * (free - ADAM_BYTES * self.parameters)))
+        workspace = WORKSPACE_ON_GPU if _on_gpu(device) else 0
+        return max(0, int(_share(device) * (free - ADAM_BYTES * self.parameters - workspace)))
 
 
 def _on_gpu(device: torch.device) -> bool:

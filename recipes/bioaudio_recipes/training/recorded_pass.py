@@ -18,8 +18,11 @@ class RecordedPass:
     """A function of a batch and the gradients of its first result, recorded at the first batch of a shape.
 
     The numbers are those of the function itself. Only the recording of the last shape is kept, since it
-    keeps the memory of the activations. DistributedDataParallel around it must have been made on a stream of
-    its own, as Lightning does, or the gradients stay bound to the default stream, which cannot be recorded.
+    keeps the memory of the activations; every change of shape costs four passes.
+
+    DistributedDataParallel around it must have been made on a stream of its own, as Lightning does, or the
+    gradients stay bound to the default stream, which cannot be recorded. It adds the gradients up over the
+    processes after the pass, not during it.
 
     Args:
         function: gives scalars, of which the first is differentiable; it must not wait for the device, draw
@@ -45,26 +48,17 @@ class RecordedPass:
         """The function's results; the first can be differentiated once, before the next call.
 
         Args:
-            batch: tensors on the device of the parameters, in nested tuples.
+            batch: tensors, nothing else, on the device of the parameters, in nested tuples.
 
         Raises:
-            RuntimeError: the function cannot be recorded.
+            RecordingError: the function cannot be recorded.
         """
         tensors, structure = tree_flatten(batch)
         key = structure, [(tensor.shape, tensor.dtype) for tensor in tensors]
         if self._replay is None or key != self._key:
             self._replay = None  # frees what the last recording holds
             self._key, self._batch = key, tree_map_only(Tensor, torch.clone, batch)
-            try:
-                self._replay = self._record(self._pass)
-            except torch.OutOfMemoryError:
-                raise
-            except RuntimeError as error:
-                reason = str(error).partition("\n")[0]
-                raise RuntimeError(
-                    f"this training step cannot be recorded as a CUDA graph ({reason}); "
-                    "--trainer.cuda_graph false runs it without one"
-                ) from error
+            self._replay = self._record(self._pass)
         for here, tensor in zip(tree_flatten(self._batch)[0], tensors, strict=True):
             here.copy_(tensor)
         results, gradients = self._replay()
@@ -72,6 +66,10 @@ class RecordedPass:
         used = [p for p, gradient in zip(self._parameters, gradients, strict=True) if gradient is not None]
         found = [gradient for gradient in gradients if gradient is not None]
         return [_WithGradients.apply(first, found, *used), *others]
+
+    def forget(self) -> None:
+        """Give back the memory of the recording; the next call records anew."""
+        self._replay = self._batch = None
 
     def _pass(self) -> tuple[list[Tensor], tuple[Tensor | None, ...]]:
         device = self._parameters[0].device.type
