@@ -6,7 +6,8 @@ Full training steps (bfloat16 autocast, clipped AdamW) on random codes. First th
 clips of 16,000 samples: as it is, with mamba_ssm's `Mamba` in the place of each of our Mamba blocks and the
 same weights, and as SaShiMi's U-Net of S4 + MLP; each as autograd runs it and as one CUDA graph
 (`RecordedPass`). Then the piano networks on a single clip of 958,464 samples, with each way to keep
-activations, beside the estimate by which `--trainer.memory auto` chooses. Prints tables; writes DIR/unet_gpu.json.
+activations, beside the estimate by which `--trainer.memory auto` chooses. Prints tables; writes
+DIR/unet_gpu.json.
 """
 
 from __future__ import annotations
