@@ -45,11 +45,11 @@ def network(config: SashimiConfig, device: str) -> WaveformLM:
 
 @pytest.fixture
 def _tiny_programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Level 0 of `TINY` is narrow, those below are wide, and programs have several rows."""
+    """Level 0 of `TINY` is narrow, level 1 wide, and level 2 takes tiles of three sequences."""
     monkeypatch.setattr(triton_config, "NARROW", 16)
+    monkeypatch.setattr(triton_config, "MATRICES_FROM", 3 * 128)
     monkeypatch.setattr(triton_config, "TILE", 4096)
-    for name in ("PROGRAMS", "WIDE_PROGRAMS"):
-        monkeypatch.setattr(triton_config, name, 4)
+    monkeypatch.setattr(triton_config, "PROGRAMS", 2)
 
 
 @pytest.mark.usefixtures("_tiny_programs")
