@@ -111,7 +111,7 @@ def test_stage_equals_its_blocks(
 ) -> None:
     """Steps of a stage on the way down (from tokens), up (with skips), or at the centre (residual)."""
     monkeypatch.setattr(triton_config, "NARROW", 64 if form == "narrow" else 8)
-    monkeypatch.setattr(triton_config, "MATRICES_FROM", 1 if form == "tiles" else 1 << 20)
+    monkeypatch.setattr(triton_config, "TILES_FROM", 1 if form == "tiles" else 1 << 20)
     monkeypatch.setattr(triton_config, "TILE", 512)
     monkeypatch.setattr(triton_config, "PROGRAMS", 2)
     blocks = random_blocks(case, device)
@@ -156,9 +156,9 @@ def test_stage_equals_its_blocks(
 
 
 @on_every_device
-@pytest.mark.parametrize(("rows", "matrices_from"), [(1, 1 << 20), (3, 1 << 20), (19, 1)])
-def test_linear_layer(rows: int, matrices_from: int, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triton_config, "MATRICES_FROM", matrices_from)
+@pytest.mark.parametrize(("rows", "tiles_from"), [(1, 1 << 20), (3, 1 << 20), (19, 1)])
+def test_linear_layer(rows: int, tiles_from: int, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton_config, "TILES_FROM", tiles_from)
     monkeypatch.setattr(triton_config, "PROGRAMS", 2)
     weight, bias, x = (
         torch.randn(40, 24, device=device),

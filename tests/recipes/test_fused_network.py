@@ -47,7 +47,7 @@ def network(config: SashimiConfig, device: str) -> WaveformLM:
 def _tiny_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Level 0 of `TINY` is narrow, level 1 wide, and level 2 takes tiles of three sequences."""
     monkeypatch.setattr(triton_config, "NARROW", 16)
-    monkeypatch.setattr(triton_config, "MATRICES_FROM", 3 * 128)
+    monkeypatch.setattr(triton_config, "TILES_FROM", 3 * 128)
     monkeypatch.setattr(triton_config, "TILE", 4096)
     monkeypatch.setattr(triton_config, "PROGRAMS", 2)
 

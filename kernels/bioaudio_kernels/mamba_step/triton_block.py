@@ -117,11 +117,11 @@ def wait_for_launch_before(EARLY: tl.constexpr):
 
 
 @jit
-def load_rows(p, COUNT: tl.constexpr, STRIDE: tl.constexpr, mask=None):
+def load_rows(p, COUNT: tl.constexpr, STRIDE: tl.constexpr):
     """Vectors that lie STRIDE apart, as a tuple."""
     rows = ()
     for k in tl.static_range(COUNT):
-        rows = rows + (tl.load(p + k * STRIDE, mask=mask),)
+        rows = rows + (tl.load(p + k * STRIDE),)
     return rows
 
 

@@ -23,23 +23,25 @@ LANES = 4 * 32 * NUM_WARPS
 """Numbers that the threads of a program load at once."""
 PROGRAMS = 132
 """Of a launch, about: the multiprocessors of an H100, most of whose registers a program takes."""
-MATRICES_FROM = 2**15
+TILES_FROM = 2**15
 """Rows times outputs from which products of matrices are quicker than those of a matrix and a vector."""
-TILE_ROWS = (16, 64)
-"""Fewest (tensor cores take no less) and most rows of a program that makes products of matrices."""
+LEAST_ROWS = 16
+"""Of a product of matrices, in one program: tensor cores take no less."""
+MOST_ROWS = 64
+"""The same, at most."""
 CHUNK = 32
-"""Inputs that it takes at once."""
-TILE_WARPS = 4
-"""Of such a program, and of one that scans beside it."""
+"""Inputs of it that are taken at once."""
 SCANNED = 128
-"""Channels of the latter."""
+"""Channels of a program that scans between such products."""
+TILE_WARPS = 4
+"""Of both."""
 
 
 class StepConfig(NamedTuple):
     """Of the launches of a stage."""
 
     form: Literal["narrow", "wide", "tiles"]
-    """Programs have whole blocks, some channels of a sequence, or of a tile of sequences."""
+    """Programs have whole blocks, some channels of one sequence, or some channels of several at once."""
     channels: int
     """Of d_inner, in one program."""
     rows: int
@@ -77,11 +79,10 @@ def rows_of_a_program(work: int) -> int:
 
 
 def takes_tiles(rows: int, outputs: int) -> bool:
-    """Whether a product is to be made by tiles of rows."""
-    return rows * outputs >= MATRICES_FROM
+    """Whether programs are to have tiles of rows, and not vectors."""
+    return rows * outputs >= TILES_FROM
 
 
 def rows_of_a_tile(work: int) -> int:
-    """`rows_of_a_program` within bounds."""
-    fewest, most = TILE_ROWS
-    return min(most, max(fewest, rows_of_a_program(work)))
+    """`rows_of_a_program`, of a product of matrices."""
+    return min(MOST_ROWS, max(LEAST_ROWS, rows_of_a_program(work)))

@@ -54,7 +54,7 @@ class StageMemory(NamedTuple):
     ssm: Float[Tensor, "layers rows groups INNER K"]
     entered: Float[Tensor, "layers rows D"]
     """What entered each block in the last step."""
-    parts: Float[Tensor, "rows parts D"]
+    parts: Float[Tensor, "rows_or_0 parts D"]
     sel_parts: Float[Tensor, "rows parts SEL"]
     heard: Float[Tensor, "rows INNER"]
     z: Float[Tensor, "rows INNER"]
@@ -73,7 +73,7 @@ def stage_memory(stage: PackedStage, rows: int) -> StageMemory:
         zeros(s.layers, rows, s.WIDTH - 1, s.INNER),
         zeros(s.layers, rows, s.N // s.K_N, s.INNER, s.K_N),
         zeros(s.layers, rows, s.D),
-        zeros(rows, parts, s.D),
+        zeros(rows if config.form == "wide" else 0, parts, s.D),
         zeros(rows, parts, s.SEL),
         zeros(rows, s.INNER),
         zeros(rows, s.INNER),
@@ -114,15 +114,15 @@ def step_stage_triton(
             )  # fmt: skip
             return
         if config.form == "tiles":
-            _step_tiles(stage, memory, source, out, skips, residual, config)
+            _step_by_tiles(stage, memory, config, source, out, skips, residual)
             return
         for layer in range(s.layers):
-            enter_kernel[(parts, rows)](
+            enter_kernel[(rows, parts)](
                 given, skips, memory.entered, memory.parts, memory.sel_parts, memory.heard, memory.z,
-                stage.weights, memory.conv, rows, layer, s.layers, s.width, stage.eps,
-                **s.constants, CHANNELS=config.channels, num_warps=NUM_WARPS, **(options if layer else first),
+                stage.weights, memory.conv, rows, layer, s.layers, s.width, stage.eps, **s.constants,
+                CHANNELS=config.channels, num_warps=NUM_WARPS, **(options if layer else first),
             )  # fmt: skip
-            leave_kernel[(parts, rows)](
+            leave_kernel[(rows, parts)](
                 memory.sel_parts, memory.heard, memory.z, memory.parts, stage.weights, memory.ssm, rows,
                 layer, **s.constants, SEL_PARTS=parts, CHANNELS=config.channels, num_warps=NUM_WARPS,
                 **options,
@@ -133,29 +133,27 @@ def step_stage_triton(
         )  # fmt: skip
 
 
-def _step_tiles(
+def _step_by_tiles(
     stage: PackedStage,
     memory: StageMemory,
+    config: StepConfig,
     source: Source,
     out: Tensor,
     skips: Tensor | None,
     residual: bool,
-    config: StepConfig,
 ) -> None:
-    """`step_stage_triton` of many sequences at a wide stage."""
-    s, rows, entered = stage.sizes, memory.entered.shape[1], memory.entered
-    parts = s.INNER // config.channels
-    scanned = min(s.INNER, SCANNED)
-    begin_kernel[(rows,)](source.arguments, entered, D=s.D, num_warps=1)
+    s, entered, z = stage.sizes, memory.entered, memory.z
+    rows, parts, scanned = len(z), s.INNER // config.channels, min(s.INNER, SCANNED)
+    begin_kernel[(rows,)](source.arguments, entered, D=s.D, num_warps=TILE_WARPS)
     for layer in range(s.layers):
         enter_tiles_kernel[(parts, ceil_div(rows, config.rows))](
-            entered, memory.sel_parts, memory.heard, memory.z, stage.weights, memory.conv,
-            rows, layer, s.width, stage.eps, **s.constants, ROWS=config.rows, CHANNELS=config.channels,
-            CHUNK=min(CHUNK, s.D), num_warps=TILE_WARPS,
+            entered, memory.sel_parts, memory.heard, z, stage.weights, memory.conv, rows, layer, s.width,
+            stage.eps, **s.constants, ROWS=config.rows, CHANNELS=config.channels, CHUNK=min(CHUNK, s.D),
+            num_warps=TILE_WARPS,
         )  # fmt: skip
-        leave_kernel[(s.INNER // scanned, rows)](
-            memory.sel_parts, memory.heard, memory.z, None, stage.weights, memory.ssm, rows,
-            layer, **s.constants, SEL_PARTS=parts, CHANNELS=scanned, EARLY=False, num_warps=TILE_WARPS,
+        leave_kernel[(rows, s.INNER // scanned)](
+            memory.sel_parts, memory.heard, z, None, stage.weights, memory.ssm, rows, layer, **s.constants,
+            SEL_PARTS=parts, CHANNELS=scanned, EARLY=False, num_warps=TILE_WARPS,
         )  # fmt: skip
         last = layer == s.layers - 1
         addends = [entered[layer]]
@@ -165,7 +163,7 @@ def _step_tiles(
             addends.append(entered[0])
         # The weights of a block end with those of out_proj.
         weight = stage.weights[layer, -s.INNER * s.D :]
-        _project(memory.z, weight, s.K_OUT, addends, out if last else entered[layer + 1])
+        _project(z, weight, s.K_OUT, addends, out if last else entered[layer + 1])
 
 
 def linear_triton(
@@ -174,26 +172,25 @@ def linear_triton(
     """y = weight x + bias; all contiguous."""
     (rows, inputs), outputs, K = x.shape, y.shape[1], layer.weight.shape[2]
     block = outputs_of_a_program(inputs, outputs)
+    each = rows_of_a_program(rows * (outputs // block))
     with torch.cuda.device_of(x):
         if takes_tiles(rows, outputs):
             _project(x, layer.weight, K, [layer.bias.expand(rows, -1)], y)
-            return
-        each = rows_of_a_program(rows * (outputs // block))
-        linear_kernel[(outputs // block, ceil_div(rows, each))](
-            x, *layer, y, rows, ROWS=each, INPUTS=inputs, OUTPUTS=outputs, BLOCK=block, K=K,
-            num_warps=NUM_WARPS,
-        )  # fmt: skip
+        else:
+            linear_kernel[(outputs // block, ceil_div(rows, each))](
+                x, *layer, y, rows, ROWS=each, INPUTS=inputs, OUTPUTS=outputs, BLOCK=block, K=K,
+                num_warps=NUM_WARPS,
+            )  # fmt: skip
 
 
 def _project(x: Tensor, weight: Tensor, K: int, addends: list[Tensor], y: Tensor) -> None:
-    """y = weight x and all addends, by tiles of rows; rows of addends and y apart as they may be."""
+    """y = weight x and all addends, by tiles of rows; the rows of addends and y lie apart as they may."""
     (rows, inputs), outputs = x.shape, y.shape[1]
     block = min(OUTPUTS, outputs)
     each = rows_of_a_tile(rows * (outputs // block))
     project_kernel[(outputs // block, ceil_div(rows, each))](
-        x, weight, tuple((addend, addend.stride(0)) for addend in addends), y, y.stride(0), rows,
-        ROWS=each, OUTPUTS=block, CHUNK=min(CHUNK, inputs), WIDTH_IN=inputs, WIDTH_OUT=outputs, K=K,
-        num_warps=TILE_WARPS,
+        x, weight, tuple((part, part.stride(0)) for part in addends), y, y.stride(0), rows, ROWS=each,
+        BLOCK=block, CHUNK=min(CHUNK, inputs), INPUTS=inputs, OUTPUTS=outputs, K=K, num_warps=TILE_WARPS,
     )  # fmt: skip
 
 

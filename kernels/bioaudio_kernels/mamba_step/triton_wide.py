@@ -59,9 +59,9 @@ def enter_kernel(
     SEL: tl.constexpr, RANK: tl.constexpr, N: tl.constexpr, WIDTH: tl.constexpr, K_IN: tl.constexpr,
     K_SEL: tl.constexpr, K_DT: tl.constexpr, K_N: tl.constexpr, K_OUT: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """Norm, in_proj, convolution and a part of x_proj. Grid: (INNER / CHANNELS, sequences)."""
+    """Norm, in_proj, convolution and a part of x_proj. Grid: (sequences, INNER / CHANNELS)."""
     PARTS: tl.constexpr = INNER // CHANNELS
-    part, row, lane = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.arange(0, D)
+    row, part, lane = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.arange(0, D)
     channel = part * CHANNELS + tl.arange(0, CHANNELS)
     p_channels, _, _, p_in_x, p_in_z, p_sel, _ = parts(p_weights, layer, D, INNER, SEL, RANK, N, WIDTH)
     taps = load_rows(p_channels + channel, WIDTH + 1, INNER)
@@ -89,11 +89,11 @@ def leave_kernel(
     N: tl.constexpr, WIDTH: tl.constexpr, K_IN: tl.constexpr, K_SEL: tl.constexpr, K_DT: tl.constexpr,
     K_N: tl.constexpr, K_OUT: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """dt, scan, gate and a part of out_proj; without p_parts the gated y instead of that, in the place of z.
+    """dt, scan, gate and a part of out_proj, or without p_parts what goes into it, in the place of z.
 
-    Grid: (INNER / CHANNELS, sequences).
+    Grid: (sequences, INNER / CHANNELS); x_proj comes in SEL_PARTS.
     """
-    part, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    row, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
     channel = part * CHANNELS + tl.arange(0, CHANNELS)
     p_channels, p_rates, p_dt, _, _, _, p_out = parts(p_weights, layer, D, INNER, SEL, RANK, N, WIDTH)
     dt_bias, skip = load_rows(p_channels + (WIDTH + 1) * INNER + channel, 2, INNER)
