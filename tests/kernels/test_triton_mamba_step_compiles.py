@@ -20,7 +20,7 @@ from bioaudio_kernels.mamba_step.triton_packing import BlockWeights, pack_head, 
 from machine_code import Launch, Recorder, disassemble
 from torch import Tensor
 
-KERNELS = ("narrow_kernel", "enter_kernel", "leave_kernel", "close_kernel", "linear_kernel", "head_kernel")
+KERNELS = [name for name in vars(triton_launch) if name.endswith("_kernel")]
 
 
 def empty(*shape: int) -> Tensor:
@@ -76,6 +76,23 @@ def test_wide_blocks_compile_without_spills(
         assert not code.traffic & {"LDL", "STL"}
         assert code.loop["STS"] <= 10
         assert code.registers <= 128
+
+
+@pytest.mark.parametrize(("level", "rows", "architecture"), [(1, 1024, 90), (2, 64, 90), (2, 1024, 80)])
+def test_tiles_compile_without_spills(
+    level: int, rows: int, architecture: int, launches: list[Launch], tmp_path: Path
+) -> None:
+    """Products on tensor cores, whose operands are copied ahead, and a scan of which several programs fit."""
+    step(level, rows)
+    begin, enter, scan, project = launches[:4]
+    for launch in (begin, enter, scan, project):
+        code = disassemble(launch.compile(architecture), tmp_path)
+        assert not code.traffic & {"LDL", "STL"}
+        if launch is scan:
+            assert code.registers <= 80
+        elif launch is not begin:
+            assert code.loop["LDGSTS"]
+            assert code.loop["HMMA"] + code.loop["HGMMA"]
 
 
 def test_head_and_projections_compile_without_spills(launches: list[Launch], tmp_path: Path) -> None:

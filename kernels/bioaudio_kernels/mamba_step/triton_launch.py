@@ -189,8 +189,9 @@ def _project(x: Tensor, weight: Tensor, K: int, addends: list[Tensor], y: Tensor
     block = min(OUTPUTS, outputs)
     each = rows_of_a_tile(rows * (outputs // block))
     project_kernel[(outputs // block, ceil_div(rows, each))](
-        x, weight, tuple((part, part.stride(0)) for part in addends), y, y.stride(0), rows, ROWS=each,
-        BLOCK=block, CHUNK=min(CHUNK, inputs), INPUTS=inputs, OUTPUTS=outputs, K=K, num_warps=TILE_WARPS,
+        x, weight, tuple(addends), tuple(part.stride(0) for part in addends), y, y.stride(0), rows,
+        ROWS=each, BLOCK=block, CHUNK=min(CHUNK, inputs), INPUTS=inputs, OUTPUTS=outputs, K=K,
+        num_warps=TILE_WARPS,
     )  # fmt: skip
 
 

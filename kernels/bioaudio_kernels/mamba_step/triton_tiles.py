@@ -80,8 +80,8 @@ def enter_tiles_kernel(
 
 @jit(do_not_specialize=["rows"])
 def project_kernel(
-    p_x, p_weight, addends, p_y, s_y, rows, ROWS: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr,
-    INPUTS: tl.constexpr, OUTPUTS: tl.constexpr, K: tl.constexpr,
+    p_x, p_weight, addends, strides, p_y, s_y, rows, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    CHUNK: tl.constexpr, INPUTS: tl.constexpr, OUTPUTS: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
     """y = weight x and all addends, each with its stride. Grid: (OUTPUTS / BLOCK, tiles of ROWS rows)."""
     output = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -92,6 +92,5 @@ def project_kernel(
         weight = tl.load(p_weight + weight_places(input, output, K, OUTPUTS))
         y = tl.dot(tl.load(p_x + places(row, input, INPUTS)), weight, y, input_precision="tf32x3")
     for i in tl.static_range(len(addends)):
-        p, stride = addends[i]
-        y += tl.load(p + places(row, output, stride))
+        y += tl.load(addends[i] + places(row, output, strides[i]))
     tl.store(p_y + places(row, output, s_y), y, mask=inside)
