@@ -12,6 +12,8 @@ NARROW = 64
 """Widest stage of which a program takes whole blocks: their matrices fill the registers of 8 warps."""
 WIDEST = 512
 """Widest stage for which any kernel is made."""
+MOST_STATES = 64
+"""Of a channel, likewise: x_proj has to fit in shared memory."""
 CHANNELS = 32
 """Of a wide block, in one program."""
 OUTPUTS = 32

@@ -1,7 +1,8 @@
 # type: ignore  (Triton's language is not Python: pyright cannot type it)
 """Products of matrices in a time step of many sequences on Triton: a program has a tile of rows.
 
-They are as exact as fp32: "tf32x3" makes three products of parts of the numbers that tensor cores take whole.
+About as exact as fp32: "tf32x3" sums up three products, of the two halves of each number that tensor cores
+take whole.
 A tile that ends beyond the last row has that row several times, and stores it once.
 """
 

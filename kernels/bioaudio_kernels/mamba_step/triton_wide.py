@@ -3,7 +3,8 @@
 
 The weights of a wide block would take a single multiprocessor too long to read. `enter_kernel` goes up to the
 sums over channels that select dt, B and C, `leave_kernel` up to the block's output. Both leave such sums in
-parts, one of each program, which every program of the next launch adds up in the same order.
+parts, one of each program, which every program of the next launch adds up in the same order. Of many
+sequences, `leave_kernel` takes the scan alone, between the products of `triton_tiles`.
 """
 
 from __future__ import annotations
