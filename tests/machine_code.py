@@ -23,6 +23,8 @@ class MachineCode(NamedTuple):
     """What the disassembler says of one kernel."""
 
     registers: int
+    stack: int
+    """Bytes of a thread in local memory: spills, inside loops or not."""
     loop: Counter[str]
     """How often each instruction (to its first dot) occurs in the longest of the innermost loops, or in all
     of a kernel that has none."""
@@ -83,8 +85,8 @@ def disassemble(compiled: Any, folder: Path) -> MachineCode:
             [TOOLS / command[0], *command[1:], cubin], capture_output=True, text=True, check=True
         ).stdout
 
-    registers = re.search(r"REG:(\d+)", tool("cuobjdump", "--dump-resource-usage"))
-    assert registers is not None
+    usage = re.search(r"REG:(\d+) STACK:(\d+)", tool("cuobjdump", "--dump-resource-usage"))
+    assert usage is not None
     instructions, labels = [], {}
     for line in tool("nvdisasm", "-c").splitlines():
         if label := re.match(r"\s*(\.L_x_\d+):", line):
@@ -105,7 +107,7 @@ def disassemble(compiled: Any, folder: Path) -> MachineCode:
         return Counter(re.split(r"[.\s]", line)[0] for line in lines)
 
     exponentials = sum(line.startswith("MUFU.EX2 ") for line in body)
-    return MachineCode(int(registers[1]), count(body), exponentials)
+    return MachineCode(int(usage[1]), int(usage[2]), count(body), exponentials)
 
 
 class Launch(NamedTuple):

@@ -92,34 +92,28 @@ def reference_block(w: BlockWeights, x: Tensor, conv: Tensor, ssm: Tensor) -> tu
 
 @on_every_device
 @pytest.mark.parametrize(
-    ("narrow", "programs", "case", "way"),
+    ("form", "case", "way"),
     [
-        (64, 132, Case(2), "down"),
-        (64, 2, Case(5), "up"),
-        (64, 2, Case(3), "centre"),
-        (64, 132, Case(1, d_conv=1, d_state=16, rank=4, d_inner=32, d_model=16), "up"),
-        (8, 132, Case(2), "down"),
-        (8, 132, Case(2), "centre"),
-        (8, 2, Case(3), "up"),
-    ],
-    ids=[
-        "narrow",
-        "narrow, several rows",
-        "centre",
-        "powers of two",
-        "wide",
-        "wide centre",
-        "wide, several rows",
+        ("narrow", Case(2), "down"),
+        ("narrow", Case(5), "up"),
+        ("narrow", Case(3), "centre"),
+        ("narrow", Case(1, d_conv=1, d_state=16, rank=4, d_inner=32, d_model=16), "up"),
+        ("wide", Case(2), "down"),
+        ("wide", Case(2), "centre"),
+        ("wide", Case(3), "up"),
+        ("tiles", Case(19, d_model=33), "down"),
+        ("tiles", Case(3), "centre"),
+        ("tiles", Case(17, d_conv=1), "up"),
     ],
 )
 def test_stage_equals_its_blocks(
-    narrow: int, programs: int, case: Case, way: str, device: str, monkeypatch: pytest.MonkeyPatch
+    form: str, case: Case, way: str, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Steps of a stage on the way down (from tokens), up (with skips), or at the centre (residual)."""
-    monkeypatch.setattr(triton_config, "NARROW", narrow)
+    monkeypatch.setattr(triton_config, "NARROW", 64 if form == "narrow" else 8)
+    monkeypatch.setattr(triton_config, "TILES_FROM", 1 if form == "tiles" else 1 << 20)
     monkeypatch.setattr(triton_config, "TILE", 512)
-    for name in ("PROGRAMS", "WIDE_PROGRAMS"):
-        monkeypatch.setattr(triton_config, name, programs)
+    monkeypatch.setattr(triton_config, "PROGRAMS", 2)
     blocks = random_blocks(case, device)
     exact = [BlockWeights(*(part.double() for part in block)) for block in blocks]
     stage = pack_stage_triton(blocks, EPS)
@@ -162,10 +156,10 @@ def test_stage_equals_its_blocks(
 
 
 @on_every_device
-@pytest.mark.parametrize("rows", [1, 3])
-def test_linear_layer(rows: int, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PROGRAMS", "WIDE_PROGRAMS"):
-        monkeypatch.setattr(triton_config, name, 2)
+@pytest.mark.parametrize(("rows", "tiles_from"), [(1, 1 << 20), (3, 1 << 20), (19, 1)])
+def test_linear_layer(rows: int, tiles_from: int, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton_config, "TILES_FROM", tiles_from)
+    monkeypatch.setattr(triton_config, "PROGRAMS", 2)
     weight, bias, x = (
         torch.randn(40, 24, device=device),
         torch.randn(40, device=device),

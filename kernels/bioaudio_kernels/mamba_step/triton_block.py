@@ -126,16 +126,16 @@ def load_rows(p, COUNT: tl.constexpr, STRIDE: tl.constexpr):
 
 
 @jit
-def convolve(now, past, taps, p_conv, STRIDE: tl.constexpr):
+def convolve(now, past, taps, p_conv, STRIDE: tl.constexpr, mask=None):
     """SiLU of the convolution's result; its past moves on in place. `taps` ends with the bias."""
     WIDTH: tl.constexpr = len(past) + 1
     s = taps[WIDTH] + now * taps[WIDTH - 1]
     for k in tl.static_range(WIDTH - 1):
         s += past[k] * taps[k]
         if k > 0:
-            tl.store(p_conv + (k - 1) * STRIDE, past[k])
+            tl.store(p_conv + (k - 1) * STRIDE, past[k], mask=mask)
     if WIDTH > 1:
-        tl.store(p_conv + (WIDTH - 2) * STRIDE, now)
+        tl.store(p_conv + (WIDTH - 2) * STRIDE, now, mask=mask)
     return s * sigmoid(s)
 
 

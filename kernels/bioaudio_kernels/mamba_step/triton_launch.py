@@ -10,15 +10,23 @@ from torch import Tensor
 
 from bioaudio_kernels.integers import ceil_div
 from bioaudio_kernels.mamba_step.triton_config import (
+    CHUNK,
     NUM_WARPS,
+    OUTPUTS,
+    SCANNED,
+    TILE_WARPS,
+    StepConfig,
     choose_step_config,
     outputs_of_a_program,
     rows_of_a_program,
+    rows_of_a_tile,
     starts_early,
+    takes_tiles,
 )
 from bioaudio_kernels.mamba_step.triton_head import head_kernel, linear_kernel
 from bioaudio_kernels.mamba_step.triton_packing import PackedHead, PackedLinear, PackedStage
 from bioaudio_kernels.mamba_step.triton_stage import narrow_kernel
+from bioaudio_kernels.mamba_step.triton_tiles import begin_kernel, enter_tiles_kernel, project_kernel
 from bioaudio_kernels.mamba_step.triton_wide import close_kernel, enter_kernel, leave_kernel
 
 
@@ -46,7 +54,7 @@ class StageMemory(NamedTuple):
     ssm: Float[Tensor, "layers rows groups INNER K"]
     entered: Float[Tensor, "layers rows D"]
     """What entered each block in the last step."""
-    parts: Float[Tensor, "rows parts D"]
+    parts: Float[Tensor, "rows_or_0 parts D"]
     sel_parts: Float[Tensor, "rows parts SEL"]
     heard: Float[Tensor, "rows INNER"]
     z: Float[Tensor, "rows INNER"]
@@ -55,7 +63,8 @@ class StageMemory(NamedTuple):
 def stage_memory(stage: PackedStage, rows: int) -> StageMemory:
     """The state before the first step."""
     s, device = stage.sizes, stage.weights.device
-    parts = s.INNER // choose_step_config(rows, s.D, s.INNER).channels
+    config = choose_step_config(rows, s.D, s.INNER)
+    parts = s.INNER // config.channels
 
     def zeros(*shape: int) -> Tensor:
         return torch.zeros(shape, device=device)
@@ -64,7 +73,7 @@ def stage_memory(stage: PackedStage, rows: int) -> StageMemory:
         zeros(s.layers, rows, s.WIDTH - 1, s.INNER),
         zeros(s.layers, rows, s.N // s.K_N, s.INNER, s.K_N),
         zeros(s.layers, rows, s.D),
-        zeros(rows, parts, s.D),
+        zeros(rows if config.form == "wide" else 0, parts, s.D),
         zeros(rows, parts, s.SEL),
         zeros(rows, s.INNER),
         zeros(rows, s.INNER),
@@ -92,50 +101,98 @@ def step_stage_triton(
     s = stage.sizes
     rows = memory.entered.shape[1]
     config = choose_step_config(rows, s.D, s.INNER)
-    sequences = ceil_div(rows, config.rows)
-    parts = s.INNER // config.channels
-    given, early = source.arguments, starts_early(out.device)
-    sizes = s.constants | {"ROWS": config.rows, "EARLY": early}
-    options: dict[str, Any] = {"launch_pdl": True} if early else {}
+    given, parts = source.arguments, s.INNER // config.channels
+    options = _early(out.device, config.rows)
     # Stages on the way down from another level, and the centre, follow launches on another stream.
-    first = options if source.tokens is not None or skips is not None else {}
+    first = options if source.tokens is not None or skips is not None else {"EARLY": options["EARLY"]}
     with torch.cuda.device_of(out):
-        if config.narrow:
-            narrow_kernel[(sequences,)](
+        if config.form == "narrow":
+            narrow_kernel[(ceil_div(rows, config.rows),)](
                 given, skips, memory.entered, out, out.stride(0), stage.weights, memory.conv, memory.ssm,
-                rows, s.layers, s.width, stage.eps, **sizes, RESIDUAL=residual, num_warps=config.num_warps,
-                **first,
+                rows, s.layers, s.width, stage.eps, **s.constants, ROWS=config.rows, RESIDUAL=residual,
+                num_warps=NUM_WARPS, **first,
             )  # fmt: skip
             return
-        sizes["CHANNELS"] = config.channels
+        if config.form == "tiles":
+            _step_by_tiles(stage, memory, config, source, out, skips, residual)
+            return
         for layer in range(s.layers):
-            enter_kernel[(parts, sequences)](
+            enter_kernel[(rows, parts)](
                 given, skips, memory.entered, memory.parts, memory.sel_parts, memory.heard, memory.z,
-                stage.weights, memory.conv, rows, layer, s.layers, s.width, stage.eps,
-                **sizes, num_warps=config.num_warps, **(options if layer else first),
+                stage.weights, memory.conv, rows, layer, s.layers, s.width, stage.eps, **s.constants,
+                CHANNELS=config.channels, num_warps=NUM_WARPS, **(options if layer else first),
             )  # fmt: skip
-            leave_kernel[(parts, sequences)](
+            leave_kernel[(rows, parts)](
                 memory.sel_parts, memory.heard, memory.z, memory.parts, stage.weights, memory.ssm, rows,
-                layer, **sizes, num_warps=config.num_warps, **options,
+                layer, **s.constants, SEL_PARTS=parts, CHANNELS=config.channels, num_warps=NUM_WARPS,
+                **options,
             )  # fmt: skip
         close_kernel[(rows,)](
             given, skips, memory.entered, memory.parts, out, out.stride(0), rows, s.layers,
-            PARTS=parts, D=s.D, RESIDUAL=residual, EARLY=early, num_warps=4, **options,
+            PARTS=parts, D=s.D, RESIDUAL=residual, num_warps=4, **options,
         )  # fmt: skip
+
+
+def _step_by_tiles(
+    stage: PackedStage,
+    memory: StageMemory,
+    config: StepConfig,
+    source: Source,
+    out: Tensor,
+    skips: Tensor | None,
+    residual: bool,
+) -> None:
+    s, entered, z = stage.sizes, memory.entered, memory.z
+    rows, parts, scanned = len(z), s.INNER // config.channels, min(s.INNER, SCANNED)
+    begin_kernel[(rows,)](source.arguments, entered, D=s.D, num_warps=TILE_WARPS)
+    for layer in range(s.layers):
+        enter_tiles_kernel[(parts, ceil_div(rows, config.rows))](
+            entered, memory.sel_parts, memory.heard, z, stage.weights, memory.conv, rows, layer, s.width,
+            stage.eps, **s.constants, ROWS=config.rows, CHANNELS=config.channels, CHUNK=min(CHUNK, s.D),
+            num_warps=TILE_WARPS,
+        )  # fmt: skip
+        leave_kernel[(rows, s.INNER // scanned)](
+            memory.sel_parts, memory.heard, z, None, stage.weights, memory.ssm, rows, layer, **s.constants,
+            SEL_PARTS=parts, CHANNELS=scanned, EARLY=False, num_warps=TILE_WARPS,
+        )  # fmt: skip
+        last = layer == s.layers - 1
+        addends = [entered[layer]]
+        if skips is not None:
+            addends.append(skips[s.layers - 1 - layer])
+        if last and residual:
+            addends.append(entered[0])
+        # The weights of a block end with those of out_proj.
+        weight = stage.weights[layer, -s.INNER * s.D :]
+        _project(z, weight, s.K_OUT, addends, out if last else entered[layer + 1])
 
 
 def linear_triton(
     x: Float[Tensor, "rows inputs"], layer: PackedLinear, y: Float[Tensor, "rows outputs"]
 ) -> None:
     """y = weight x + bias; all contiguous."""
-    (rows, inputs), outputs = x.shape, y.shape[1]
+    (rows, inputs), outputs, K = x.shape, y.shape[1], layer.weight.shape[2]
     block = outputs_of_a_program(inputs, outputs)
     each = rows_of_a_program(rows * (outputs // block))
     with torch.cuda.device_of(x):
-        linear_kernel[(outputs // block, ceil_div(rows, each))](
-            x, *layer, y, rows, ROWS=each, INPUTS=inputs, OUTPUTS=outputs, BLOCK=block,
-            K=layer.weight.shape[2], num_warps=NUM_WARPS,
-        )  # fmt: skip
+        if takes_tiles(rows, outputs):
+            _project(x, layer.weight, K, [layer.bias.expand(rows, -1)], y)
+        else:
+            linear_kernel[(outputs // block, ceil_div(rows, each))](
+                x, *layer, y, rows, ROWS=each, INPUTS=inputs, OUTPUTS=outputs, BLOCK=block, K=K,
+                num_warps=NUM_WARPS,
+            )  # fmt: skip
+
+
+def _project(x: Tensor, weight: Tensor, K: int, addends: list[Tensor], y: Tensor) -> None:
+    """y = weight x and all addends, by tiles of rows; the rows of addends and y lie apart as they may."""
+    (rows, inputs), outputs = x.shape, y.shape[1]
+    block = min(OUTPUTS, outputs)
+    each = rows_of_a_tile(rows * (outputs // block))
+    project_kernel[(outputs // block, ceil_div(rows, each))](
+        x, weight, tuple(addends), tuple(part.stride(0) for part in addends), y, y.stride(0), rows,
+        ROWS=each, BLOCK=block, CHUNK=min(CHUNK, inputs), INPUTS=inputs, OUTPUTS=outputs, K=K,
+        num_warps=TILE_WARPS,
+    )  # fmt: skip
 
 
 def head_triton(head: PackedHead, x: Float[Tensor, "rows D"]) -> Float[Tensor, "rows vocab"]:
@@ -175,12 +232,16 @@ def _head(
     rows, D = x.shape
     each = rows_of_a_program(rows)
     inverse = 1 / temperature if temperature else 1.0
-    early = starts_early(x.device)
-    options: dict[str, Any] = {"launch_pdl": True} if early else {}
     with torch.cuda.device_of(x):
         head_kernel[(ceil_div(rows, each),)](
             x, *head.linear, logits, number, None if number is None else number.stride(0), codes, log_p,
             rows, head.width, head.eps, largest, inverse, ROWS=each, D=D, VOCAB=len(head.linear.bias),
-            K=head.linear.weight.shape[2], GREEDY=temperature == 0, EARLY=early,
-            num_warps=NUM_WARPS, **options,
+            K=head.linear.weight.shape[2], GREEDY=temperature == 0,
+            num_warps=NUM_WARPS, **_early(x.device, each),
         )  # fmt: skip
+
+
+def _early(device: torch.device, rows: int) -> dict[str, bool]:
+    """Options of a launch whose programs have so many rows."""
+    early = rows == 1 and starts_early(device)
+    return {"EARLY": True, "launch_pdl": True} if early else {"EARLY": False}

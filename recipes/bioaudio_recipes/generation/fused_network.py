@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import torch
-from bioaudio_kernels.mamba_step.triton_config import WIDEST
+from bioaudio_kernels.mamba_step.triton_config import MOST_STATES, WIDEST
 from bioaudio_kernels.mamba_step.triton_launch import (
     Source,
     StageMemory,
@@ -72,6 +72,7 @@ def can_fuse(model: WaveformLM) -> bool:
         (weight.device.type, weight.dtype) == ("cuda", torch.float32)
         and has_known_parts(config)
         and config.width(config.n_levels - 1) <= WIDEST
+        and all(block.states <= MOST_STATES for block in config.blocks)
     )
 
 
