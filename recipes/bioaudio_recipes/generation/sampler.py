@@ -98,11 +98,17 @@ class Sampler:
             yield _to_cpu(drawn)
         advance = self._in_cycles if self.records else step
         size = max(1, BLOCK // self.cycle) * self.cycle
-        for done in range(alone, samples, size):
-            wanted = min(size, samples - done)
-            uniform = numbers.next(-(-wanted // self.cycle) * self.cycle if self.records else wanted)
-            place, drawn = advance(place, uniform.to(self.device))
+        blocks = [min(size, samples - done) for done in range(alone, samples, size)]
+        ahead = self._numbers(numbers, blocks[:1])
+        for i, wanted in enumerate(blocks):
+            place, drawn = advance(place, ahead.to(self.device))
+            ahead = self._numbers(numbers, blocks[i + 1 : i + 2])  # while the device is at work
             yield _to_cpu(Drawn(*(part[:, :wanted] for part in drawn)))
+
+    def _numbers(self, numbers: ClipNumbers, blocks: list[int]) -> Tensor:
+        """Random numbers for a block, if there is one; recorded cycles are whole."""
+        wanted = sum(blocks)
+        return numbers.next(-(-wanted // self.cycle) * self.cycle if self.records else wanted)
 
     def _start(self, clips: int, labels: Tensor | None, prompt: NDArray[np.integer] | None) -> Place:
         zero = torch.full((clips,), self.zero, device=self.device)
