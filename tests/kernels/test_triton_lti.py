@@ -89,14 +89,15 @@ def test_same_bits_twice(device: str) -> None:
 @on_every_device
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_layouts_change_without_loss(device: str, dtype: torch.dtype) -> None:
-    """Tiles that are not full, sources with gaps, either direction."""
-    from bioaudio_kernels.lti_scan.layout_triton import copy_triton
+    """Tiles that are not full, chunks with gaps between them, sources with gaps, either direction."""
+    from bioaudio_kernels.lti_scan.layout import from_channels_first, to_channels_first
 
     wide = torch.randn(2, 70, 90).to(device, dtype)
-    for x in (wide[..., :67], wide[:, ::2, 3:]):
-        first = torch.full((x.shape[2], 2, x.shape[1]), float("nan"), device=device).permute(1, 2, 0)
+    for x, chunk in ((wide[..., :67], 10), (wide[:, ::2, 3:], 35), (wide[:, :, ::3], 14)):
+        columns = 2 * x.shape[1] // chunk
+        first = torch.full((x.shape[2], columns, chunk + 5), float("nan"), device=device)[..., 2:-3]
         back = torch.full(x.shape, float("nan"), device=device, dtype=dtype)
-        copy_triton(x, first)
-        copy_triton(first, back)
-        assert torch.equal(first, x.float())
+        to_channels_first(x, first, "triton")
+        from_channels_first(first, back, "triton")
+        assert torch.equal(first, x.float().permute(2, 0, 1).reshape(first.shape))
         assert torch.equal(back, x)

@@ -19,28 +19,30 @@ STEPS, CHANNELS = 64, 64
 
 
 def copy_triton(
-    source: Float[Tensor, "batch length d_inner"], target: Float[Tensor, "batch length d_inner"]
+    source: Float[Tensor, "batch chunks T d_inner"], target: Float[Tensor, "batch chunks T d_inner"]
 ) -> None:
     """target = source, in the dtype of target; any strides."""
-    batch, length, d_inner = source.shape
-    tiles = triton.cdiv(d_inner, CHANNELS) * triton.cdiv(length, STEPS)
+    batch, chunks, chunk, d_inner = source.shape
+    tiles = triton.cdiv(d_inner, CHANNELS) * triton.cdiv(chunks * chunk, STEPS)
     with torch.cuda.device_of(source):
         copy_kernel[(tiles * batch,)](
-            source, source.stride(), target, target.stride(), length, d_inner,
+            source, source.stride(), target, target.stride(), chunks * chunk, chunk, d_inner,
             STEPS=STEPS, CHANNELS=CHANNELS, num_warps=4,
         )  # fmt: skip
 
 
 @jit
 def copy_kernel(
-    source, s_source, target, s_target, length, d_inner, STEPS: tl.constexpr, CHANNELS: tl.constexpr
+    source, s_source, target, s_target, length, chunk, d_inner, STEPS: tl.constexpr, CHANNELS: tl.constexpr
 ):
-    """Grid: (channel tiles * time tiles * batch,), channel tiles fastest; strides as the axes of x."""
+    """Grid: (channel tiles * time tiles * batch,), channel tiles fastest; strides as the axes of `source`."""
     pid = tl.program_id(0)
     d_tiles, t_tiles = tl.cdiv(d_inner, CHANNELS), tl.cdiv(length, STEPS)
     b = (pid // d_tiles // t_tiles).to(tl.int64)
     t = ((pid // d_tiles % t_tiles) * STEPS + tl.arange(0, STEPS)).to(tl.int64)[:, None]
     d = ((pid % d_tiles) * CHANNELS + tl.arange(0, CHANNELS)).to(tl.int64)[None, :]
+    c, k = t // chunk, t % chunk
     mask = (t < length) & (d < d_inner)
-    tile = tl.load(source + b * s_source[0] + t * s_source[1] + d * s_source[2], mask=mask)
-    tl.store(target + b * s_target[0] + t * s_target[1] + d * s_target[2], tile, mask=mask)
+    source += b * s_source[0] + c * s_source[1] + k * s_source[2] + d * s_source[3]
+    target += b * s_target[0] + c * s_target[1] + k * s_target[2] + d * s_target[3]
+    tl.store(target, tl.load(source, mask=mask), mask=mask)

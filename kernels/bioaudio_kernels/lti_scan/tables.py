@@ -16,18 +16,50 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Inexact
 from torch import Tensor
 
 
 class ChunkTables(NamedTuple):
-    """The matrices of a chunk of T steps; a shorter last chunk uses parts of them and its own advance."""
+    """The matrices of a chunk of T steps, stacked as the products of `segments` read them."""
 
-    taps: Float[Tensor, "d_inner T"]
-    inject: Float[Tensor, "d_inner T rows"]
-    emit: Float[Tensor, "d_inner rows T"]
+    onward: Float[Tensor, "d_inner width T"]
+    """emit over the Toeplitz matrix of the taps, [s, t] = taps[t - s]: from (h, x) to y."""
+    back: Float[Tensor, "d_inner width T"]
+    """The transposed Toeplitz matrix over the transposed inject: from the gradients of (y, h') to that of x."""
     advance: Float[Tensor, "d_inner rows"]
     advance_rest: Float[Tensor, "d_inner rows"]
+    """`advance` of the last chunk, which is shorter."""
+
+    @property
+    def emit(self) -> Float[Tensor, "d_inner rows T"]:
+        """From the state that enters to the outputs."""
+        return self.onward[:, : self.advance.shape[1]]
+
+    @property
+    def inject(self) -> Float[Tensor, "d_inner T rows"]:
+        """From the inputs to the state that leaves."""
+        return self.back[:, -self.advance.shape[1] :].mT
+
+    @property
+    def first_tap(self) -> Float[Tensor, "d_inner 1"]:
+        """From an input to the output of its own step."""
+        return self.back[:, 0, :1]
+
+    def of_rest(self, rest: int) -> ChunkTables:
+        """The parts of them that are the tables of a shorter chunk."""
+        rows, cut = self.advance.shape[1], self.back.shape[2] - rest
+        part = self.onward[:, : rows + rest, :rest], self.back[:, cut:, cut:]
+        return ChunkTables(*part, self.advance_rest, self.advance_rest)
+
+
+class TableGradients(NamedTuple):
+    """Gradients of `ChunkTables`; that of the Toeplitz matrix stands in `onward` alone."""
+
+    onward: Float[Tensor, "d_inner width T"]
+    inject: Float[Tensor, "d_inner T rows"]
+    advance: Float[Tensor, "d_inner rows"]
 
 
 def chunk_tables(
@@ -38,22 +70,68 @@ def chunk_tables(
     chunk: int,
     rest: int,
 ) -> ChunkTables:
-    """Tables for chunks of `chunk` steps and a last one of `rest`, in the precision of log_decay.
-
-    Differentiable: gradients of the tables become gradients of the parameters by autograd.
-    """
+    """Tables for chunks of `chunk` steps and a last one of `rest`, in the precision of log_decay."""
     w = powers(log_decay, chunk + 1)
-    emit = as_rows_of_output(C.unsqueeze(1) * w[:, 1:])
-    taps = torch.cat([_first_tap(B, C), (as_rows(B).unsqueeze(1) @ emit[..., : chunk - 1]).squeeze(1)], 1)
+    response = as_rows_of_output(C.unsqueeze(1) * w)
+    taps = (as_rows(B).unsqueeze(1) @ response[..., :chunk]).squeeze(1)
     if D is not None:
         taps = torch.cat([taps[:, :1] + D.unsqueeze(1), taps[:, 1:]], 1)
-    inject = as_rows(w[:, :chunk].flip(1) * B.unsqueeze(1))
-    return ChunkTables(taps, inject, emit, as_rows(w[:, chunk]), as_rows(w[:, rest]))
+    matrix = toeplitz(taps)
+    inject = as_rows(w[:, :chunk] * B.unsqueeze(1)).flip(1)
+    return ChunkTables(
+        torch.cat([response[..., 1:], matrix], 1),
+        torch.cat([matrix, inject], 2).mT,
+        as_rows(w[:, chunk]),
+        as_rows(w[:, rest]),
+    )
 
 
-def _first_tap(B: Tensor, C: Tensor) -> Tensor:
-    product = (B * C).sum(1, keepdim=True)
-    return 2 * product.real if product.is_complex() else product
+def chunk_tables_backward(
+    gradients: TableGradients,
+    d_advance_rest: Float[Tensor, "d_inner rows"] | None,
+    log_decay: Inexact[Tensor, "d_inner d_state"],
+    B: Inexact[Tensor, "d_inner d_state"],
+    C: Inexact[Tensor, "d_inner d_state"],
+    rest: int,
+) -> tuple[
+    Inexact[Tensor, "d_inner d_state"],
+    Inexact[Tensor, "d_inner d_state"],
+    Inexact[Tensor, "d_inner d_state"],
+    Float[Tensor, " d_inner"],
+]:
+    """Gradients of log_decay, B, C and D from those of the tables.
+
+    All tables are sums of c w^k with c one of C, B, B C and 1, so that two sums over k are enough for each: of
+    w^k g_k for c, and of k w^k g_k for log_decay. Conjugates of gradients are summed, not of powers.
+    """
+    is_complex, chunk = log_decay.is_complex(), gradients.inject.shape[1]
+    rows = gradients.inject.shape[2]
+    w = powers(log_decay, chunk + 1)
+    d_taps = toeplitz_back(gradients.onward[:, rows:])
+    k = torch.arange(chunk + 1, device=w.device, dtype=d_taps.dtype)
+    weights = torch.stack([torch.ones_like(k), k])
+
+    # A gradient of emit is of the conjugate already, as its rows hold the real part of a product, twice.
+    to_emit = as_states(gradients.onward[:, :rows].mT, is_complex)
+    to_inject = as_states(gradients.inject.flip(1), is_complex).conj()
+    of_C, slope_C = _sums(weights[:, 1:], w[:, 1:] * to_emit)
+    of_B, slope_B = _sums(weights[:, :chunk], w[:, :chunk] * to_inject)
+    of_BC, slope_BC = _sums(weights[:, :chunk] * d_taps.unsqueeze(1), w[:, :chunk])
+    twice = 2 if is_complex else 1
+    d_B, d_C = of_B + twice * C * of_BC, twice * (of_C + B * of_BC)
+    slope = twice * C * (slope_C + B * slope_BC) + B * slope_B
+    slope = slope + chunk * w[:, chunk] * as_states(gradients.advance, is_complex).conj()
+    if d_advance_rest is not None:
+        slope = slope + rest * w[:, rest] * as_states(d_advance_rest, is_complex).conj()
+    return *(t.conj().resolve_conj() for t in (slope, d_B, d_C)), d_taps[:, 0].contiguous()
+
+
+def _sums(weights: Tensor, numbers: Tensor) -> tuple[Tensor, ...]:
+    """Two weighted sums of numbers (d_inner, T, d_state) over T, with real weights (..., 2, T)."""
+    if not numbers.is_complex():
+        return (weights @ numbers).unbind(1)
+    pairs = torch.view_as_real(numbers).flatten(-2)
+    return torch.view_as_complex((weights @ pairs).unflatten(-1, (-1, 2))).unbind(1)
 
 
 def powers(
@@ -66,14 +144,30 @@ def powers(
     """
     inner = max(1, int(count**0.5))
     outer = -(-count // inner)
-    exponent = log_decay.to(torch.complex128 if log_decay.is_complex() else torch.float64).unsqueeze(1)
-
-    def exponentials(number: int, step: int) -> Tensor:
-        k = torch.arange(number, device=log_decay.device, dtype=torch.float64) * step
-        return torch.exp(k.unsqueeze(1) * exponent).to(log_decay.dtype)
-
-    coarse, fine = exponentials(outer, inner * stride), exponentials(inner, stride)
+    k = torch.cat(
+        [
+            torch.arange(0, number * step, step, dtype=torch.float64, device=log_decay.device)
+            for number, step in ((outer, inner * stride), (inner, stride))
+        ]
+    )
+    wide = log_decay.to(torch.complex128 if log_decay.is_complex() else torch.float64)
+    exponentials = torch.exp(k.unsqueeze(1) * wide.unsqueeze(1)).to(log_decay.dtype)
+    coarse, fine = exponentials.split((outer, inner), 1)
     return (coarse.unsqueeze(2) * fine.unsqueeze(1)).flatten(1, 2)[:, :count]
+
+
+def toeplitz(taps: Float[Tensor, "d_inner T"]) -> Float[Tensor, "d_inner T T"]:
+    """Upper triangular, [s, t] = taps[t - s], so that a row of inputs times it is a row of outputs."""
+    chunk = taps.shape[1]
+    return F.pad(taps, (chunk - 1, 0)).unfold(1, chunk, 1).flip(1)
+
+
+def toeplitz_back(gradient: Float[Tensor, "d_inner T T"]) -> Float[Tensor, "d_inner T"]:
+    """The gradient of the taps: sums along the diagonals."""
+    d_inner, chunk, _ = gradient.shape
+    # Rows of 2 T - 1 numbers cut from rows of 2 T shift by one each, so that diagonals become columns.
+    rows = F.pad(gradient.flip(1), (0, chunk)).flatten(1)[:, :-chunk]
+    return rows.view(d_inner, chunk, 2 * chunk - 1).sum(1)[:, chunk - 1 :]
 
 
 def as_rows(states: Inexact[Tensor, "*axes d_state"]) -> Float[Tensor, "*axes rows"]:
