@@ -76,7 +76,7 @@ def _forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y, the final state, and the state at the start of each stretch; these are rows, channels first."""
     is_complex = log_decay.is_complex()
-    tables = chunk_tables(log_decay, B, C, D, chunk, x.shape[1] % chunk)
+    tables = chunk_tables(log_decay, B, C, D, chunk, x.shape[1] % chunk, backend)
     state = _rows_of(initial_state, x, tables)
     y, starts = torch.empty_like(x, memory_format=torch.contiguous_format), []
     for steps, part in _stretches(x, tables):
@@ -106,7 +106,7 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, log_decay, B, C, D and the initial state."""
     is_complex, rest = log_decay.is_complex(), x.shape[1] % chunk
-    tables = chunk_tables(log_decay, B, C, D, chunk, rest)
+    tables = chunk_tables(log_decay, B, C, D, chunk, rest, backend)
     dy = torch.zeros_like(x) if dy is None else dy
     carry = _rows_of(d_state, x, tables)
     dx = torch.empty_like(x, memory_format=torch.contiguous_format)
@@ -125,7 +125,7 @@ def _backward(
     if of_rest is not None:
         _add_those_of_rest(total, of_rest)
     d_advance_rest = None if of_rest is None else of_rest.advance
-    parameters = chunk_tables_backward(total, d_advance_rest, log_decay, B, C, rest)
+    parameters = chunk_tables_backward(total, d_advance_rest, log_decay, B, C, rest, backend)
     return dx, *parameters, as_states(carry.transpose(0, 1), is_complex)
 
 

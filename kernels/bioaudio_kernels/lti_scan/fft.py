@@ -31,7 +31,7 @@ def lti_scan_fft(
     """See `lti_scan`; parameters and states in one precision, x in any. `chunk` is the T of the tables."""
     length = x.shape[1]
     chunks = -(-length // chunk)
-    tables = chunk_tables(log_decay, B, C, D, chunk, rest=0)
+    tables = chunk_tables(log_decay, B, C, D, chunk, rest=0, backend="cpu")
     strides = powers(log_decay, chunks, chunk)
     kernel = torch.cat([tables.first_tap, _free_response(B.unsqueeze(1), strides, tables)[:, 0]], 1)
     state = _state_from_zero(x, strides, tables)

@@ -69,8 +69,13 @@ def chunk_tables(
     D: Float[Tensor, " d_inner"] | None,
     chunk: int,
     rest: int,
+    backend: str,
 ) -> ChunkTables:
     """Tables for chunks of `chunk` steps and a last one of `rest`, in the precision of log_decay."""
+    if backend == "triton":
+        from bioaudio_kernels.lti_scan.tables_triton import chunk_tables_triton
+
+        return chunk_tables_triton(log_decay, B, C, D, chunk, rest)
     w = powers(log_decay, chunk + 1)
     response = as_rows_of_output(C.unsqueeze(1) * w)
     taps = (as_rows(B).unsqueeze(1) @ response[..., :chunk]).squeeze(1)
@@ -93,6 +98,7 @@ def chunk_tables_backward(
     B: Inexact[Tensor, "d_inner d_state"],
     C: Inexact[Tensor, "d_inner d_state"],
     rest: int,
+    backend: str,
 ) -> tuple[
     Inexact[Tensor, "d_inner d_state"],
     Inexact[Tensor, "d_inner d_state"],
@@ -104,6 +110,10 @@ def chunk_tables_backward(
     All tables are sums of c w^k with c one of C, B, B C and 1, so that two sums over k are enough for each: of
     w^k g_k for c, and of k w^k g_k for log_decay. Conjugates of gradients are summed, not of powers.
     """
+    if backend == "triton":
+        from bioaudio_kernels.lti_scan.tables_triton import chunk_tables_backward_triton
+
+        return chunk_tables_backward_triton(gradients, d_advance_rest, log_decay, B, C, rest)
     is_complex, chunk = log_decay.is_complex(), gradients.inject.shape[1]
     rows = gradients.inject.shape[2]
     w = powers(log_decay, chunk + 1)

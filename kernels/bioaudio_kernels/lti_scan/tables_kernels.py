@@ -1,0 +1,151 @@
+# type: ignore  (Triton's language is not Python: pyright cannot type it)
+"""The tables of a chunk, and the gradients of the system from theirs, as Triton kernels.
+
+Letters as in `tables`; a number k of steps, a state n. A real system is a complex one whose imaginary parts
+are zero and lie nowhere. Exponentials are taken in float64, as in `tables.powers`.
+"""
+
+from __future__ import annotations
+
+import triton.language as tl
+
+from bioaudio_kernels.triton_jit import jit
+
+
+@jit
+def _load_states(pointer, channel, n, d_state, COMPLEX: tl.constexpr):
+    """Real and imaginary parts of (d_inner, d_state) complex numbers, or real ones and zeros."""
+    at = (channel.to(tl.int64) * d_state + n) * (2 if COMPLEX else 1)
+    re = tl.load(pointer + at, mask=n < d_state, other=0.0)
+    im = tl.load(pointer + at + 1, mask=(n < d_state) & COMPLEX, other=0.0)
+    return re, im
+
+
+@jit
+def _store_states(pointer, re, im, channel, n, d_state, COMPLEX: tl.constexpr):
+    at = (channel.to(tl.int64) * d_state + n) * (2 if COMPLEX else 1)
+    tl.store(pointer + at, re, mask=n < d_state)
+    tl.store(pointer + at + 1, im, mask=(n < d_state) & COMPLEX)
+
+
+@jit
+def _powers(log_decay, channel, k, n, d_state, COMPLEX: tl.constexpr):
+    """exp(k log_decay), (k, n)."""
+    re, im = _load_states(log_decay, channel, n, d_state, COMPLEX)
+    steps = k.to(tl.float64)[:, None]
+    size, phase = tl.exp(steps * re.to(tl.float64)), steps * im.to(tl.float64)
+    return (size * tl.cos(phase)).to(tl.float32), (size * tl.sin(phase)).to(tl.float32)
+
+
+@jit(do_not_specialize=["chunk", "rest"])
+def tables_kernel(
+    log_decay, B, C, D, onward, back, advance, advance_rest, d_state, chunk, rest,
+    COMPLEX: tl.constexpr, STEPS: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """Grid: (tiles of k from 0 to chunk, d_inner); D may be None."""
+    channel = tl.program_id(1)
+    k, n = tl.program_id(0) * STEPS + tl.arange(0, STEPS), tl.arange(0, BLOCK)
+    w_re, w_im = _powers(log_decay, channel, k, n, d_state, COMPLEX)
+    b_re, b_im = _load_states(B, channel, n, d_state, COMPLEX)
+    c_re, c_im = _load_states(C, channel, n, d_state, COMPLEX)
+    rows = 2 * d_state if COMPLEX else d_state
+    twice = 2.0 if COMPLEX else 1.0
+    onward += channel.to(tl.int64) * (rows + chunk) * chunk
+    back += channel.to(tl.int64) * (rows + chunk) * chunk
+
+    emit_re = twice * (w_re * c_re - w_im * c_im)
+    emit_im = -twice * (w_re * c_im + w_im * c_re)
+    emits = ((k > 0) & (k <= chunk))[:, None] & (n < d_state)
+    place = onward + n * chunk + (k - 1)[:, None]
+    tl.store(place, emit_re, mask=emits)
+    tl.store(place + d_state * chunk, emit_im, mask=emits & COMPLEX)
+
+    injects = (k < chunk)[:, None] & (n < d_state)
+    place = back + (chunk + n) * chunk + (chunk - 1 - k)[:, None]
+    tl.store(place, w_re * b_re - w_im * b_im, mask=injects)
+    tl.store(place + d_state * chunk, w_re * b_im + w_im * b_re, mask=injects & COMPLEX)
+
+    place = channel.to(tl.int64) * rows + n
+    last = (k == chunk)[:, None] & (n < d_state)
+    tl.store(advance + place + k[:, None] * 0, w_re, mask=last)
+    tl.store(advance + place + d_state + k[:, None] * 0, w_im, mask=last & COMPLEX)
+    last = (k == rest)[:, None] & (n < d_state)
+    tl.store(advance_rest + place + k[:, None] * 0, w_re, mask=last)
+    tl.store(advance_rest + place + d_state + k[:, None] * 0, w_im, mask=last & COMPLEX)
+
+    taps = tl.sum(b_re * emit_re + b_im * emit_im, 1)
+    if D is not None:
+        taps += tl.where(k == 0, tl.load(D + channel), 0.0)
+    for first in range(0, chunk, ROWS):
+        row = (first + tl.arange(0, ROWS))[:, None]
+        mask = (row < chunk) & (k < chunk)
+        ahead, behind = row + k, row - k
+        place = onward + (rows + row) * chunk + ahead - tl.where(ahead < chunk, 0, chunk)
+        tl.store(place, tl.where(ahead < chunk, taps, 0.0), mask=mask)
+        place = back + row * chunk + behind + tl.where(behind < 0, chunk, 0)
+        tl.store(place, tl.where(behind < 0, 0.0, taps), mask=mask)
+
+
+@jit(do_not_specialize=["chunk", "rest"])
+def tables_back_kernel(
+    d_onward, d_inject, d_advance, d_advance_rest, log_decay, B, C, d_log_decay, d_B, d_C, d_D,
+    d_state, chunk, rest,
+    COMPLEX: tl.constexpr, STEPS: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """Grid: (d_inner,); d_advance_rest may be None. As `tables.chunk_tables_backward`, conjugates are summed."""
+    channel, n = tl.program_id(0), tl.arange(0, BLOCK)
+    b_re, b_im = _load_states(B, channel, n, d_state, COMPLEX)
+    c_re, c_im = _load_states(C, channel, n, d_state, COMPLEX)
+    rows = 2 * d_state if COMPLEX else d_state
+    twice = 2.0 if COMPLEX else 1.0
+    d_onward += channel.to(tl.int64) * (rows + chunk) * chunk
+    d_inject += channel.to(tl.int64) * rows * chunk
+    edge = channel.to(tl.int64) * rows + n
+    db_re, db_im = tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32)
+    dc_re, dc_im = tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32)
+    dl_re, dl_im = tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32)
+    for first in range(0, chunk + 1, STEPS):
+        k = first + tl.arange(0, STEPS)
+        w_re, w_im = _powers(log_decay, channel, k, n, d_state, COMPLEX)
+        d_taps = tl.zeros([STEPS], tl.float32)
+        for top in range(0, chunk, ROWS):
+            row = (top + tl.arange(0, ROWS))[:, None]
+            place = d_onward + (rows + row) * chunk + row + k
+            d_taps += tl.sum(tl.load(place, mask=row + k < chunk, other=0.0), 0)
+        if first == 0:
+            tl.store(d_D + channel + k, d_taps, mask=k == 0)
+        d_taps = twice * d_taps[:, None]
+
+        exists = ((k > 0) & (k <= chunk))[:, None] & (n < d_state)
+        place = d_onward + n * chunk + (k - 1)[:, None]
+        g_re = twice * tl.load(place, mask=exists, other=0.0)
+        g_im = twice * tl.load(place + d_state * chunk, mask=exists & COMPLEX, other=0.0)
+        g_re, g_im = g_re + d_taps * b_re, g_im + d_taps * b_im
+        dc_re += tl.sum(w_re * g_re - w_im * g_im, 0)
+        dc_im += tl.sum(w_re * g_im + w_im * g_re, 0)
+        all_re, all_im = c_re * g_re - c_im * g_im, c_re * g_im + c_im * g_re
+
+        exists = (k < chunk)[:, None] & (n < d_state)
+        place = d_inject + (chunk - 1 - k)[:, None] * rows + n
+        g_re = tl.load(place, mask=exists, other=0.0)
+        g_im = -tl.load(place + d_state, mask=exists & COMPLEX, other=0.0)
+        all_re, all_im = all_re + b_re * g_re - b_im * g_im, all_im + b_re * g_im + b_im * g_re
+        g_re, g_im = g_re + d_taps * c_re, g_im + d_taps * c_im
+        db_re += tl.sum(w_re * g_re - w_im * g_im, 0)
+        db_im += tl.sum(w_re * g_im + w_im * g_re, 0)
+
+        exists = (k == chunk)[:, None] & (n < d_state)
+        place = d_advance + edge + k[:, None] * 0
+        all_re += tl.load(place, mask=exists, other=0.0)
+        all_im -= tl.load(place + d_state, mask=exists & COMPLEX, other=0.0)
+        if d_advance_rest is not None:
+            exists = (k == rest)[:, None] & (n < d_state)
+            place = d_advance_rest + edge + k[:, None] * 0
+            all_re += tl.load(place, mask=exists, other=0.0)
+            all_im -= tl.load(place + d_state, mask=exists & COMPLEX, other=0.0)
+        steps = tl.where(k <= chunk, k, 0).to(tl.float32)[:, None]
+        dl_re += tl.sum(steps * (w_re * all_re - w_im * all_im), 0)
+        dl_im += tl.sum(steps * (w_re * all_im + w_im * all_re), 0)
+    _store_states(d_log_decay, dl_re, -dl_im, channel, n, d_state, COMPLEX)
+    _store_states(d_B, db_re, -db_im, channel, n, d_state, COMPLEX)
+    _store_states(d_C, dc_re, -dc_im, channel, n, d_state, COMPLEX)
