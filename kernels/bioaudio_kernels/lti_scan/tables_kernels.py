@@ -56,22 +56,22 @@ def tables_kernel(
     emit_re = twice * (w_re * c_re - w_im * c_im)
     emit_im = -twice * (w_re * c_im + w_im * c_re)
     emits = ((k > 0) & (k <= chunk))[:, None] & (n < d_state)
-    place = onward + n * chunk + (k - 1)[:, None]
-    tl.store(place, emit_re, mask=emits)
-    tl.store(place + d_state * chunk, emit_im, mask=emits & COMPLEX)
+    to_emit = onward + n * chunk + (k - 1)[:, None]
+    tl.store(to_emit, emit_re, mask=emits)
+    tl.store(to_emit + d_state * chunk, emit_im, mask=emits & COMPLEX)
 
     injects = (k < chunk)[:, None] & (n < d_state)
-    place = back + (chunk + n) * chunk + (chunk - 1 - k)[:, None]
-    tl.store(place, w_re * b_re - w_im * b_im, mask=injects)
-    tl.store(place + d_state * chunk, w_re * b_im + w_im * b_re, mask=injects & COMPLEX)
+    to_inject = back + (chunk + n) * chunk + (chunk - 1 - k)[:, None]
+    tl.store(to_inject, w_re * b_re - w_im * b_im, mask=injects)
+    tl.store(to_inject + d_state * chunk, w_re * b_im + w_im * b_re, mask=injects & COMPLEX)
 
-    place = channel.to(tl.int64) * rows + n
+    edge = channel.to(tl.int64) * rows + n + (k * 0)[:, None]
     last = (k == chunk)[:, None] & (n < d_state)
-    tl.store(advance + place + k[:, None] * 0, w_re, mask=last)
-    tl.store(advance + place + d_state + k[:, None] * 0, w_im, mask=last & COMPLEX)
+    tl.store(advance + edge, w_re, mask=last)
+    tl.store(advance + edge + d_state, w_im, mask=last & COMPLEX)
     last = (k == rest)[:, None] & (n < d_state)
-    tl.store(advance_rest + place + k[:, None] * 0, w_re, mask=last)
-    tl.store(advance_rest + place + d_state + k[:, None] * 0, w_im, mask=last & COMPLEX)
+    tl.store(advance_rest + edge, w_re, mask=last)
+    tl.store(advance_rest + edge + d_state, w_im, mask=last & COMPLEX)
 
     taps = tl.sum(b_re * emit_re + b_im * emit_im, 1)
     if D is not None:
@@ -80,10 +80,10 @@ def tables_kernel(
         row = (first + tl.arange(0, ROWS))[:, None]
         mask = (row < chunk) & (k < chunk)
         ahead, behind = row + k, row - k
-        place = onward + (rows + row) * chunk + ahead - tl.where(ahead < chunk, 0, chunk)
-        tl.store(place, tl.where(ahead < chunk, taps, 0.0), mask=mask)
-        place = back + row * chunk + behind + tl.where(behind < 0, chunk, 0)
-        tl.store(place, tl.where(behind < 0, 0.0, taps), mask=mask)
+        column = ahead - tl.where(ahead < chunk, 0, chunk)
+        tl.store(onward + (rows + row) * chunk + column, tl.where(ahead < chunk, taps, 0.0), mask=mask)
+        column = behind + tl.where(behind < 0, chunk, 0)
+        tl.store(back + row * chunk + column, tl.where(behind < 0, 0.0, taps), mask=mask)
 
 
 @jit(do_not_specialize=["chunk", "rest"])
@@ -100,13 +100,13 @@ def tables_back_kernel(
     twice = 2.0 if COMPLEX else 1.0
     d_onward += channel.to(tl.int64) * (rows + chunk) * chunk
     d_inject += channel.to(tl.int64) * rows * chunk
-    edge = channel.to(tl.int64) * rows + n
     db_re, db_im = tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32)
     dc_re, dc_im = tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32)
     dl_re, dl_im = tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32)
     for first in range(0, chunk + 1, STEPS):
         k = first + tl.arange(0, STEPS)
-        w_re, w_im = _powers(log_decay, channel, k, n, d_state, COMPLEX)
+        # Of k beyond the chunk there is no gradient; those of a growing state could be infinite.
+        w_re, w_im = _powers(log_decay, channel, tl.where(k <= chunk, k, 0), n, d_state, COMPLEX)
         d_taps = tl.zeros([STEPS], tl.float32)
         for top in range(0, chunk, ROWS):
             row = (top + tl.arange(0, ROWS))[:, None]
@@ -117,33 +117,32 @@ def tables_back_kernel(
         d_taps = twice * d_taps[:, None]
 
         exists = ((k > 0) & (k <= chunk))[:, None] & (n < d_state)
-        place = d_onward + n * chunk + (k - 1)[:, None]
-        g_re = twice * tl.load(place, mask=exists, other=0.0)
-        g_im = twice * tl.load(place + d_state * chunk, mask=exists & COMPLEX, other=0.0)
+        of_emit = d_onward + n * chunk + (k - 1)[:, None]
+        g_re = twice * tl.load(of_emit, mask=exists, other=0.0)
+        g_im = twice * tl.load(of_emit + d_state * chunk, mask=exists & COMPLEX, other=0.0)
         g_re, g_im = g_re + d_taps * b_re, g_im + d_taps * b_im
         dc_re += tl.sum(w_re * g_re - w_im * g_im, 0)
         dc_im += tl.sum(w_re * g_im + w_im * g_re, 0)
         all_re, all_im = c_re * g_re - c_im * g_im, c_re * g_im + c_im * g_re
 
         exists = (k < chunk)[:, None] & (n < d_state)
-        place = d_inject + (chunk - 1 - k)[:, None] * rows + n
-        g_re = tl.load(place, mask=exists, other=0.0)
-        g_im = -tl.load(place + d_state, mask=exists & COMPLEX, other=0.0)
+        of_inject = d_inject + (chunk - 1 - k)[:, None] * rows + n
+        g_re = tl.load(of_inject, mask=exists, other=0.0)
+        g_im = -tl.load(of_inject + d_state, mask=exists & COMPLEX, other=0.0)
         all_re, all_im = all_re + b_re * g_re - b_im * g_im, all_im + b_re * g_im + b_im * g_re
         g_re, g_im = g_re + d_taps * c_re, g_im + d_taps * c_im
         db_re += tl.sum(w_re * g_re - w_im * g_im, 0)
         db_im += tl.sum(w_re * g_im + w_im * g_re, 0)
 
         exists = (k == chunk)[:, None] & (n < d_state)
-        place = d_advance + edge + k[:, None] * 0
-        all_re += tl.load(place, mask=exists, other=0.0)
-        all_im -= tl.load(place + d_state, mask=exists & COMPLEX, other=0.0)
+        edge = channel.to(tl.int64) * rows + n + (k * 0)[:, None]
+        all_re += tl.load(d_advance + edge, mask=exists, other=0.0)
+        all_im -= tl.load(d_advance + edge + d_state, mask=exists & COMPLEX, other=0.0)
         if d_advance_rest is not None:
             exists = (k == rest)[:, None] & (n < d_state)
-            place = d_advance_rest + edge + k[:, None] * 0
-            all_re += tl.load(place, mask=exists, other=0.0)
-            all_im -= tl.load(place + d_state, mask=exists & COMPLEX, other=0.0)
-        steps = tl.where(k <= chunk, k, 0).to(tl.float32)[:, None]
+            all_re += tl.load(d_advance_rest + edge, mask=exists, other=0.0)
+            all_im -= tl.load(d_advance_rest + edge + d_state, mask=exists & COMPLEX, other=0.0)
+        steps = k.to(tl.float32)[:, None]
         dl_re += tl.sum(steps * (w_re * all_re - w_im * all_im), 0)
         dl_im += tl.sum(steps * (w_re * all_im + w_im * all_re), 0)
     _store_states(d_log_decay, dl_re, -dl_im, channel, n, d_state, COMPLEX)

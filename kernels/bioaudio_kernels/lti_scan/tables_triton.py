@@ -77,4 +77,4 @@ def _empty(like: Tensor, *shape: int) -> Tensor:
 def _constants(log_decay: Tensor) -> dict[str, int]:
     block = next_power_of_2(log_decay.shape[1])
     steps = max(1, TILE // block)
-    return {"COMPLEX": log_decay.is_complex(), "BLOCK": block, "STEPS": steps, "ROWS": ROWS, "num_warps": 4}
+    return {"COMPLEX": log_decay.is_complex(), "BLOCK": block, "STEPS": steps, "ROWS": ROWS, "num_warps": 8}
