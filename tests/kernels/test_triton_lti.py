@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from bioaudio_kernels import lti_scan
+from bioaudio_kernels import discretize_zoh, lti_scan
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lti_cases import LtiCase, cast, lti_cases, results_and_gradients
@@ -84,6 +84,32 @@ def test_same_bits_twice(device: str) -> None:
     first, second = (results_and_gradients(lti_scan, fast, method="chunks") for _ in range(2))
     for name, tensor in first.items():
         assert torch.equal(tensor, second[name]), name
+
+
+@on_every_device
+@pytest.mark.parametrize("is_complex", [True, False])
+@pytest.mark.parametrize("per_state", [True, False])
+def test_zero_order_hold_matches_float64(device: str, is_complex: bool, per_state: bool) -> None:
+    """Steps from none at all, where the formula is 0 / 0, to fast ones; A shared by all channels or not."""
+    rng = torch.Generator().manual_seed(0)
+    states, single = (torch.complex128, torch.complex64) if is_complex else (torch.float64, torch.float32)
+    A, B = (torch.randn(6, 5, generator=rng, dtype=single) for _ in range(2))
+    A[1, 2] = 0
+    dt = torch.tensor([0.0, 1e-9, 1e-4, 1e-2, 0.3, 5.0])
+    dt = dt[:, None] * torch.rand(6, 5, generator=rng) if per_state else dt
+    slopes = [torch.randn(6, 5, generator=rng, dtype=single) for _ in range(2)]
+    for A in (A, A[:1].expand(6, 5)):
+        exact = [t.to(states if t.ndim == A.ndim and t is not dt else torch.float64) for t in (A, B, dt)]
+        results = []
+        for system, backend in ((exact, "reference"), ([t.to(device) for t in (A, B, dt)], "triton")):
+            leaves = [t.detach().clone().requires_grad_() for t in system]
+            leaves[0] = system[0].detach().requires_grad_()
+            made = discretize_zoh(*leaves, backend=backend)
+            gradients = torch.autograd.grad(made, leaves, [s.to(m) for s, m in zip(slopes, made, strict=True)])
+            results.append((*made, *gradients))
+        for actual, wanted in zip(*reversed(results), strict=True):
+            difference = (actual.cpu() - wanted).abs() / wanted.abs().clamp(min=1e-30)
+            assert difference.max() < 1e-5, (A.stride(), wanted)
 
 
 @on_every_device

@@ -9,29 +9,14 @@ from __future__ import annotations
 
 import triton.language as tl
 
+from bioaudio_kernels.lti_scan.complex_states import load_states, store_states
 from bioaudio_kernels.triton_jit import jit
 
 
 @jit
-def _load_states(pointer, channel, n, d_state, COMPLEX: tl.constexpr):
-    """Real and imaginary parts of (d_inner, d_state) complex numbers, or real ones and zeros."""
-    at = (channel.to(tl.int64) * d_state + n) * (2 if COMPLEX else 1)
-    re = tl.load(pointer + at, mask=n < d_state, other=0.0)
-    im = tl.load(pointer + at + 1, mask=(n < d_state) & COMPLEX, other=0.0)
-    return re, im
-
-
-@jit
-def _store_states(pointer, re, im, channel, n, d_state, COMPLEX: tl.constexpr):
-    at = (channel.to(tl.int64) * d_state + n) * (2 if COMPLEX else 1)
-    tl.store(pointer + at, re, mask=n < d_state)
-    tl.store(pointer + at + 1, im, mask=(n < d_state) & COMPLEX)
-
-
-@jit
-def _powers(log_decay, channel, k, n, d_state, COMPLEX: tl.constexpr):
+def _powers(log_decay, k, n, d_state, COMPLEX: tl.constexpr):
     """exp(k log_decay), (k, n)."""
-    re, im = _load_states(log_decay, channel, n, d_state, COMPLEX)
+    re, im = load_states(log_decay, n, d_state, COMPLEX)
     steps = k.to(tl.float64)[:, None]
     size, phase = tl.exp(steps * re.to(tl.float64)), steps * im.to(tl.float64)
     return (size * tl.cos(phase)).to(tl.float32), (size * tl.sin(phase)).to(tl.float32)
@@ -43,15 +28,16 @@ def tables_kernel(
     COMPLEX: tl.constexpr, STEPS: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """Grid: (tiles of k from 0 to chunk, d_inner); D may be None."""
-    channel = tl.program_id(1)
-    k, n = tl.program_id(0) * STEPS + tl.arange(0, STEPS), tl.arange(0, BLOCK)
-    w_re, w_im = _powers(log_decay, channel, k, n, d_state, COMPLEX)
-    b_re, b_im = _load_states(B, channel, n, d_state, COMPLEX)
-    c_re, c_im = _load_states(C, channel, n, d_state, COMPLEX)
+    channel = tl.program_id(1).to(tl.int64)
     rows = 2 * d_state if COMPLEX else d_state
+    system = channel * rows
+    k, n = tl.program_id(0) * STEPS + tl.arange(0, STEPS), tl.arange(0, BLOCK)
+    w_re, w_im = _powers(log_decay + system, k, n, d_state, COMPLEX)
+    b_re, b_im = load_states(B + system, n, d_state, COMPLEX)
+    c_re, c_im = load_states(C + system, n, d_state, COMPLEX)
     twice = 2.0 if COMPLEX else 1.0
-    onward += channel.to(tl.int64) * (rows + chunk) * chunk
-    back += channel.to(tl.int64) * (rows + chunk) * chunk
+    onward += channel * (rows + chunk) * chunk
+    back += channel * (rows + chunk) * chunk
 
     emit_re = twice * (w_re * c_re - w_im * c_im)
     emit_im = -twice * (w_re * c_im + w_im * c_re)
@@ -65,7 +51,7 @@ def tables_kernel(
     tl.store(to_inject, w_re * b_re - w_im * b_im, mask=injects)
     tl.store(to_inject + d_state * chunk, w_re * b_im + w_im * b_re, mask=injects & COMPLEX)
 
-    edge = channel.to(tl.int64) * rows + n + (k * 0)[:, None]
+    edge = system + n + (k * 0)[:, None]
     last = (k == chunk)[:, None] & (n < d_state)
     tl.store(advance + edge, w_re, mask=last)
     tl.store(advance + edge + d_state, w_im, mask=last & COMPLEX)
@@ -93,20 +79,21 @@ def tables_back_kernel(
     COMPLEX: tl.constexpr, STEPS: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """Grid: (d_inner,); d_advance_rest may be None. As `tables.chunk_tables_backward`, conjugates are summed."""
-    channel, n = tl.program_id(0), tl.arange(0, BLOCK)
-    b_re, b_im = _load_states(B, channel, n, d_state, COMPLEX)
-    c_re, c_im = _load_states(C, channel, n, d_state, COMPLEX)
+    channel, n = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
     rows = 2 * d_state if COMPLEX else d_state
+    system = channel * rows
+    b_re, b_im = load_states(B + system, n, d_state, COMPLEX)
+    c_re, c_im = load_states(C + system, n, d_state, COMPLEX)
     twice = 2.0 if COMPLEX else 1.0
-    d_onward += channel.to(tl.int64) * (rows + chunk) * chunk
-    d_inject += channel.to(tl.int64) * rows * chunk
+    d_onward += channel * (rows + chunk) * chunk
+    d_inject += channel * rows * chunk
     db_re, db_im = tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32)
     dc_re, dc_im = tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32)
     dl_re, dl_im = tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32)
     for first in range(0, chunk + 1, STEPS):
         k = first + tl.arange(0, STEPS)
         # Of k beyond the chunk there is no gradient; those of a growing state could be infinite.
-        w_re, w_im = _powers(log_decay, channel, tl.where(k <= chunk, k, 0), n, d_state, COMPLEX)
+        w_re, w_im = _powers(log_decay + system, tl.where(k <= chunk, k, 0), n, d_state, COMPLEX)
         d_taps = tl.zeros([STEPS], tl.float32)
         for top in range(0, chunk, ROWS):
             row = (top + tl.arange(0, ROWS))[:, None]
@@ -135,7 +122,7 @@ def tables_back_kernel(
         db_im += tl.sum(w_re * g_im + w_im * g_re, 0)
 
         exists = (k == chunk)[:, None] & (n < d_state)
-        edge = channel.to(tl.int64) * rows + n + (k * 0)[:, None]
+        edge = system + n + (k * 0)[:, None]
         all_re += tl.load(d_advance + edge, mask=exists, other=0.0)
         all_im -= tl.load(d_advance + edge + d_state, mask=exists & COMPLEX, other=0.0)
         if d_advance_rest is not None:
@@ -145,6 +132,6 @@ def tables_back_kernel(
         steps = k.to(tl.float32)[:, None]
         dl_re += tl.sum(steps * (w_re * all_re - w_im * all_im), 0)
         dl_im += tl.sum(steps * (w_re * all_im + w_im * all_re), 0)
-    _store_states(d_log_decay, dl_re, -dl_im, channel, n, d_state, COMPLEX)
-    _store_states(d_B, db_re, -db_im, channel, n, d_state, COMPLEX)
-    _store_states(d_C, dc_re, -dc_im, channel, n, d_state, COMPLEX)
+    store_states(d_log_decay + system, dl_re, -dl_im, n, d_state, COMPLEX)
+    store_states(d_B + system, db_re, -db_im, n, d_state, COMPLEX)
+    store_states(d_C + system, dc_re, -dc_im, n, d_state, COMPLEX)

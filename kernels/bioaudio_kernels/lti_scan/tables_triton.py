@@ -7,6 +7,7 @@ from jaxtyping import Float, Inexact
 from torch import Tensor
 
 from bioaudio_kernels.integers import ceil_div, next_power_of_2
+from bioaudio_kernels.lti_scan.complex_states import as_pairs
 from bioaudio_kernels.lti_scan.tables import ChunkTables, TableGradients
 from bioaudio_kernels.lti_scan.tables_kernels import tables_back_kernel, tables_kernel
 
@@ -25,14 +26,15 @@ def chunk_tables_triton(
     rest: int,
 ) -> ChunkTables:
     """See `tables.chunk_tables`; float32 or complex64."""
-    d_inner, rows = log_decay.shape[0], _real(log_decay).shape[1]
+    system = [as_pairs(states.contiguous()) for states in (log_decay, B, C)]
+    d_inner, rows = system[0].shape
     onward, back = (_empty(log_decay, d_inner, rows + chunk, chunk) for _ in range(2))
     advance, advance_rest = (_empty(log_decay, d_inner, rows) for _ in range(2))
     constants = _constants(log_decay)
     grid = ceil_div(chunk + 1, constants["STEPS"]), d_inner
     with torch.cuda.device_of(log_decay):
         tables_kernel[grid](
-            _real(log_decay), _real(B), _real(C), None if D is None else D.contiguous(),
+            *system, None if D is None else D.contiguous(),
             onward, back, advance, advance_rest, log_decay.shape[1], chunk, rest, **constants,
         )  # fmt: skip
     return ChunkTables(onward, back, advance, advance_rest)
@@ -53,21 +55,16 @@ def chunk_tables_backward_triton(
 ]:
     """See `tables.chunk_tables_backward`; the gradients of tables contiguous."""
     d_inner, d_state = log_decay.shape
+    system = [as_pairs(states.contiguous()) for states in (log_decay, B, C)]
     results = [log_decay.new_empty(log_decay.shape) for _ in range(3)]
     d_D = _empty(log_decay, d_inner)
     with torch.cuda.device_of(log_decay):
         tables_back_kernel[(d_inner,)](
-            *gradients, d_advance_rest, _real(log_decay), _real(B), _real(C), *map(_real, results), d_D,
+            *gradients, d_advance_rest, *system, *map(as_pairs, results), d_D,
             d_state, gradients.inject.shape[1], rest, **_constants(log_decay),
         )  # fmt: skip
     log_decay_slope, d_B, d_C = results
     return log_decay_slope, d_B, d_C, d_D
-
-
-def _real(states: Tensor) -> Tensor:
-    """Contiguous, a complex number as two neighbours."""
-    states = states.contiguous()
-    return torch.view_as_real(states.resolve_conj()).flatten(1) if states.is_complex() else states
 
 
 def _empty(like: Tensor, *shape: int) -> Tensor:
