@@ -68,12 +68,12 @@ def _step_per_state(op: str, A: Tensor, B: Tensor, dt: Tensor) -> Tensor:
 
 
 def _in_one_precision(A: Tensor, B: Tensor, dt: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """float64 or complex128 if any argument is, else float32 or complex64."""
     if B.is_complex() and not A.is_complex():
         raise ValueError(f"discretize_zoh: B is {str(B.dtype)[6:]}; it must be real, because A is real")
-    real = A.dtype.to_real()
-    for other in (B.dtype.to_real(), dt.dtype):
-        real = real if real == other else torch.promote_types(real, other)
-    states = real.to_complex() if A.is_complex() else real
+    double = any(tensor.dtype in (torch.float64, torch.complex128) for tensor in (A, B, dt))
+    real, paired = (torch.float64, torch.complex128) if double else (torch.float32, torch.complex64)
+    states = paired if A.is_complex() else real
     return A.to(states), B.to(states), dt.to(real)
 
 

@@ -15,13 +15,20 @@ LONGEST_CHUNK = 128
 
 
 def choose_chunk(x: Float[Tensor, "batch length d_inner"]) -> int:
-    """Steps of a chunk: a power of two near the square root of half the steps of all sequences.
+    """Steps of a chunk: near the square root of half the steps of all sequences.
 
-    Making the tables costs T numbers a state, and the chunks T multiplications a step: a balance.
+    Making the tables costs T numbers a state, and the chunks T multiplications a step: a balance. It is flat
+    enough for a length that divides the sequence's, if there is one: a shorter last chunk is worked on by
+    itself, with as many operations as all others together.
     """
     batch, length, _ = x.shape
     balance = isqrt(batch * length // 2)
-    return min(max(1 << balance.bit_length() - 1 if balance else 1, SHORTEST_CHUNK), LONGEST_CHUNK)
+    chunk = min(max(1 << balance.bit_length() - 1 if balance else 1, SHORTEST_CHUNK), LONGEST_CHUNK)
+    for multiple in (16, 4):  # whole memory transactions, or at least loads of 16 bytes
+        for shorter in range(chunk, chunk // 2 - 1, -multiple):
+            if length % shorter == 0:
+                return shorter
+    return chunk
 
 
 def choose_method(
