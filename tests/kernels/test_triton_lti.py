@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 import torch
-from bioaudio_kernels import discretize_zoh, lti_scan
+from bioaudio_kernels import Backend, discretize_zoh, lti_scan
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lti_cases import LtiCase, cast, lti_cases, results_and_gradients
 from tolerances import GRADIENT_RTOL, OUTPUT_RTOL, assert_close
+from torch import Tensor
 
 # cuBLAS warns without it where deterministic algorithms are asked for; read before its first product.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -88,28 +89,26 @@ def test_same_bits_twice(device: str) -> None:
 
 @on_every_device
 @pytest.mark.parametrize("is_complex", [True, False])
+@pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("per_state", [True, False])
-def test_zero_order_hold_matches_float64(device: str, is_complex: bool, per_state: bool) -> None:
-    """Steps from none at all, where the formula is 0 / 0, to fast ones; A shared by all channels or not."""
+def test_zero_order_hold_keeps_its_digits(device: str, is_complex: bool, tied: bool, per_state: bool) -> None:
+    """Of every number: steps from none at all, where the formula is 0 / 0, to fast ones."""
     rng = torch.Generator().manual_seed(0)
-    states, single = (torch.complex128, torch.complex64) if is_complex else (torch.float64, torch.float32)
-    A, B = (torch.randn(6, 5, generator=rng, dtype=single) for _ in range(2))
+    single, double = (torch.complex64, torch.complex128) if is_complex else (torch.float32, torch.float64)
+    A, B, *slopes = (torch.randn(6, 5, generator=rng, dtype=single) for _ in range(4))
     A[1, 2] = 0
+    A = A[:1].expand(6, 5) if tied else A
     dt = torch.tensor([0.0, 1e-9, 1e-4, 1e-2, 0.3, 5.0])
     dt = dt[:, None] * torch.rand(6, 5, generator=rng) if per_state else dt
-    slopes = [torch.randn(6, 5, generator=rng, dtype=single) for _ in range(2)]
-    for A in (A, A[:1].expand(6, 5)):
-        exact = [t.to(states if t.ndim == A.ndim and t is not dt else torch.float64) for t in (A, B, dt)]
-        results = []
-        for system, backend in ((exact, "reference"), ([t.to(device) for t in (A, B, dt)], "triton")):
-            leaves = [t.detach().clone().requires_grad_() for t in system]
-            leaves[0] = system[0].detach().requires_grad_()
-            made = discretize_zoh(*leaves, backend=backend)
-            gradients = torch.autograd.grad(made, leaves, [s.to(m) for s, m in zip(slopes, made, strict=True)])
-            results.append((*made, *gradients))
-        for actual, wanted in zip(*reversed(results), strict=True):
-            difference = (actual.cpu() - wanted).abs() / wanted.abs().clamp(min=1e-30)
-            assert difference.max() < 1e-5, (A.stride(), wanted)
+
+    def run(backend: Backend, *system: Tensor) -> tuple[Tensor, ...]:
+        leaves = [tensor.detach().requires_grad_() for tensor in system]
+        made = discretize_zoh(*leaves, backend=backend)
+        return *made, *torch.autograd.grad(made, leaves, [slope.to(made[0]) for slope in slopes])
+
+    expected = run("reference", A.to(double), B.to(double), dt.double())
+    for actual, exact in zip(run("triton", *(t.to(device) for t in (A, B, dt))), expected, strict=True):
+        assert ((actual.cpu() - exact).abs() / exact.abs().clamp(min=1e-30)).max() < 1e-5
 
 
 @on_every_device

@@ -1,6 +1,7 @@
 """Handing the state on from chunk to chunk: the only part of the chunked scan that runs in order.
 
-States are rows of real numbers as `tables` lays them out; columns are the chunks of one sequence after another.
+States are rows of real numbers as `tables` lays them out; columns are the chunks of all sequences, one
+sequence after another.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ def carry(
     is_complex: bool,
     backend: str,
 ) -> Float[Tensor, "d_inner batch rows"]:
-    """Write the state that enters each chunk, h[c + 1] = advance * h[c] + sums[c]; return that after the last.
+    """Write the state that enters each chunk, h[c + 1] = advance * h[c] + sums[c], and return the last.
 
     `entering` may be a part of each row of a wider tensor.
     """

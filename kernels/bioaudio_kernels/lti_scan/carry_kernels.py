@@ -14,7 +14,7 @@ from bioaudio_kernels.triton_jit import jit
 
 @jit
 def _places(batch, chunks, d_state, width, BLOCK: tl.constexpr, COMPLEX: tl.constexpr):
-    """Of a program's lanes: their numbers, and where each one's decay, edge state, first sum and state lie."""
+    """Of a program's lanes: their numbers; where each one's decay, edge state, first sum and state lie."""
     lane = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     sequence, n = lane // d_state, lane % d_state
     rows = 2 * d_state if COMPLEX else d_state

@@ -173,9 +173,8 @@ def _fake_backward(
     chunk: int,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    like = (x, log_decay, B, C)
-    d_D = starts.new_empty(x.shape[2])
-    return *(t.new_empty(t.shape) for t in like), d_D, _fake_state(x, log_decay)
+    dx, d_log_decay, d_B, d_C = (tensor.new_empty(tensor.shape) for tensor in (x, log_decay, B, C))
+    return dx, d_log_decay, d_B, d_C, starts.new_empty(x.shape[2]), _fake_state(x, log_decay)
 
 
 def _setup_context(ctx: Any, arguments: tuple[Any, ...], results: tuple[Tensor, ...]) -> None:

@@ -66,7 +66,7 @@ def _over(a_re, a_im, b_re, b_im):
 
 @jit
 def _mean_decay(re, im):
-    """mean = (exp(z) - 1) / z and its slope; close to 0, where that would cancel, the start of their series."""
+    """(exp(z) - 1) / z and its slope; close to 0, where they would cancel, the start of their series."""
     near = re * re + im * im < 1e-6
     size = tl.exp(re)
     z_re, z_im = tl.where(near, 1.0, re), tl.where(near, 0.0, im)

@@ -9,7 +9,7 @@ from torch import Tensor
 def to_channels_first(
     x: Float[Tensor, "batch length d_inner"], chunked: Float[Tensor, "d_inner columns T"], backend: str
 ) -> None:
-    """Write chunks of x with time last, in the dtype of `chunked`; columns are all chunks of all sequences."""
+    """Write chunks of x with time last, in the dtype of `chunked`: all chunks of all sequences."""
     _copy(_in_chunks(x, chunked.shape[2]), _like_x(chunked, x), backend)
 
 

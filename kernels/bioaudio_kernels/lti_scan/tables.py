@@ -27,7 +27,7 @@ class ChunkTables(NamedTuple):
     onward: Float[Tensor, "d_inner width T"]
     """emit over the Toeplitz matrix of the taps, [s, t] = taps[t - s]: from (h, x) to y."""
     back: Float[Tensor, "d_inner width T"]
-    """The transposed Toeplitz matrix over the transposed inject: from the gradients of (y, h') to that of x."""
+    """The transposed Toeplitz matrix over the transposed inject: from gradients of (y, h') to that of x."""
     advance: Float[Tensor, "d_inner rows"]
     advance_rest: Float[Tensor, "d_inner rows"]
     """`advance` of the last chunk, which is shorter."""
@@ -107,8 +107,8 @@ def chunk_tables_backward(
 ]:
     """Gradients of log_decay, B, C and D from those of the tables.
 
-    All tables are sums of c w^k with c one of C, B, B C and 1, so that two sums over k are enough for each: of
-    w^k g_k for c, and of k w^k g_k for log_decay. Conjugates of gradients are summed, not of powers.
+    All tables are c w^k with c one of C, B, B C and 1. So two sums over k are enough for each: of w^k g_k for
+    c, and of k w^k g_k for log_decay. Conjugates of gradients are summed, not of powers.
     """
     if backend == "triton":
         from bioaudio_kernels.lti_scan.tables_triton import chunk_tables_backward_triton
@@ -133,7 +133,8 @@ def chunk_tables_backward(
     slope = slope + chunk * w[:, chunk] * as_states(gradients.advance, is_complex).conj()
     if d_advance_rest is not None:
         slope = slope + rest * w[:, rest] * as_states(d_advance_rest, is_complex).conj()
-    return *(t.conj().resolve_conj() for t in (slope, d_B, d_C)), d_taps[:, 0].contiguous()
+    slope, d_B, d_C = (sums.conj().resolve_conj() for sums in (slope, d_B, d_C))
+    return slope, d_B, d_C, d_taps[:, 0].contiguous()
 
 
 def _sums(weights: Tensor, numbers: Tensor) -> tuple[Tensor, ...]:

@@ -78,7 +78,7 @@ def tables_back_kernel(
     d_state, chunk, rest,
     COMPLEX: tl.constexpr, STEPS: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Grid: (d_inner,); d_advance_rest may be None. As `tables.chunk_tables_backward`, conjugates are summed."""
+    """Grid: (d_inner,); d_advance_rest may be None. Conjugates are summed, as `tables` does."""
     channel, n = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
     rows = 2 * d_state if COMPLEX else d_state
     system = channel * rows
