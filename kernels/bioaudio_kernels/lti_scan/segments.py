@@ -1,8 +1,8 @@
 """A stretch of whole chunks as matrix products per channel, forward and backward.
 
 Channels come first here, and a chunk is a row of numbers beside the state that goes with it,
-(d_inner, batch * chunks, rows + T): every product is one batched GEMM. It is in the tables' precision, float32
-for 16-bit x too; on a GPU torch.set_float32_matmul_precision governs it.
+(d_inner, batch * chunks, rows + T): every product is one batched GEMM. It is in the tables' precision,
+float32 for 16-bit x too; on a GPU torch.set_float32_matmul_precision governs it.
 """
 
 from __future__ import annotations
