@@ -87,7 +87,7 @@ def _forward(
 
 def _rows_of(state: Tensor | None, x: Tensor, tables: ChunkTables) -> Float[Tensor, "d_inner batch rows"]:
     if state is not None:
-        return as_rows(state).transpose(0, 1)
+        return as_rows(state.transpose(0, 1))
     d_inner, rows = tables.advance.shape
     return tables.advance.new_zeros(d_inner, x.shape[0], rows)
 

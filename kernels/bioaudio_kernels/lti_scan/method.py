@@ -10,7 +10,7 @@ from torch import Tensor
 
 FFT_ROWS = 256
 FFT_ROWS_OF_BATCH = 2048
-SHORTEST_CHUNK = 8
+SHORTEST_CHUNK, SHORTEST_CHUNK_CUDA = 8, 64
 LONGEST_CHUNK = 128
 
 
@@ -18,16 +18,22 @@ def choose_chunk(x: Float[Tensor, "batch length d_inner"]) -> int:
     """Steps of a chunk: near the square root of half the steps of all sequences.
 
     Making the tables costs T numbers a state, and the chunks T multiplications a step: a balance. It is flat
-    enough for a length that divides the sequence's, if there is one: a shorter last chunk is worked on by
-    itself, with as many operations as all others together.
+    enough to take a T that divides the length, if there is one within a factor of two: a shorter last chunk
+    is worked on by itself, in as many operations as all the others together. On a GPU the tables cost next
+    to nothing, and T is the width of products, and divides the memory that states take.
     """
     batch, length, _ = x.shape
     balance = isqrt(batch * length // 2)
-    chunk = min(max(1 << balance.bit_length() - 1 if balance else 1, SHORTEST_CHUNK), LONGEST_CHUNK)
+    shortest = SHORTEST_CHUNK_CUDA if x.device.type == "cuda" else SHORTEST_CHUNK
+    chunk = min(max(1 << balance.bit_length() - 1 if balance else 1, shortest), LONGEST_CHUNK)
     for multiple in (16, 4):  # whole memory transactions, or at least loads of 16 bytes
-        for shorter in range(chunk, chunk // 2 - 1, -multiple):
-            if length % shorter == 0:
-                return shorter
+        shorter, longer = (
+            range(chunk, chunk // 2 - 1, -multiple),
+            range(chunk + multiple, 2 * chunk, multiple),
+        )
+        for divisor in (*shorter, *longer):
+            if length % divisor == 0:
+                return divisor
     return chunk
 
 
