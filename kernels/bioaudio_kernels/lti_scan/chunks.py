@@ -133,7 +133,7 @@ def _add_those_of_rest(total: TableGradients, part: TableGradients) -> None:
     """Add the gradients of `ChunkTables.of_rest` to those of the tables of which they are parts."""
     width, rest = part.onward.shape[1:]
     total.onward[:, :width, :rest] += part.onward
-    total.inject[:, -rest:] += part.inject
+    total.inject[..., -rest:] += part.inject
 
 
 def _fake_forward(

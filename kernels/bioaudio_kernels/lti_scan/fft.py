@@ -32,7 +32,7 @@ def lti_scan_fft(
     length = x.shape[1]
     chunks = -(-length // chunk)
     tables = chunk_tables(log_decay, B, C, D, chunk, rest=0, backend="cpu")
-    strides = powers(log_decay, chunks, chunk)
+    strides = powers(log_decay, chunks, chunk).mT
     kernel = torch.cat([tables.first_tap, _free_response(B.unsqueeze(1), strides, tables)[:, 0]], 1)
     state = _state_from_zero(x, strides, tables)
     free = None
@@ -40,7 +40,7 @@ def lti_scan_fft(
         before = initial_state.transpose(0, 1)
         free = _free_response(before, strides, tables)[..., :length]
         offset = length - (chunks - 1) * chunk
-        state = state + (powers(log_decay, 2, offset)[:, 1] * strides[:, -1]).unsqueeze(1) * before
+        state = state + (powers(log_decay, 2, offset)[..., 1] * strides[:, -1]).unsqueeze(1) * before
     return long_convolution(x, kernel[:, :length], free), state.transpose(0, 1)
 
 

@@ -78,6 +78,6 @@ def backward_segment(
     from_channels_first(torch.bmm(slopes, tables.back), dx, backend)
     return d_start, TableGradients(
         onward=torch.bmm(inputs.mT, d_outputs),
-        inject=torch.bmm(inputs[..., rows:].mT, leaving),
+        inject=torch.bmm(leaving.mT, inputs[..., rows:]),
         advance=d_advance,
     )

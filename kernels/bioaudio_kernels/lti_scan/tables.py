@@ -58,7 +58,8 @@ class TableGradients(NamedTuple):
     """Gradients of `ChunkTables`; that of the Toeplitz matrix stands in `onward` alone."""
 
     onward: Float[Tensor, "d_inner width T"]
-    inject: Float[Tensor, "d_inner T rows"]
+    inject: Float[Tensor, "d_inner rows T"]
+    """Transposed, as it stands in `back`."""
     advance: Float[Tensor, "d_inner rows"]
 
 
@@ -77,17 +78,18 @@ def chunk_tables(
 
         return chunk_tables_triton(log_decay, B, C, D, chunk, rest)
     w = powers(log_decay, chunk + 1)
-    response = as_rows_of_output(C.unsqueeze(1) * w)
+    response = rows_of_output(C.unsqueeze(2) * w)
     taps = (as_rows(B).unsqueeze(1) @ response[..., :chunk]).squeeze(1)
     if D is not None:
         taps = torch.cat([taps[:, :1] + D.unsqueeze(1), taps[:, 1:]], 1)
-    matrix = toeplitz(taps)
-    inject = as_rows(w[:, :chunk] * B.unsqueeze(1)).flip(1)
+    inject = as_rows(w[..., :chunk] * B.unsqueeze(2), 1)
+    # [i, j] = taps[i + j - (T - 1)]: the Toeplitz matrix turned upside down, or its transpose left to right.
+    turned = F.pad(taps, (chunk - 1, 0)).unfold(1, chunk, 1)
     return ChunkTables(
-        torch.cat([response[..., 1:], matrix], 1),
-        torch.cat([matrix, inject], 2).mT,
-        as_rows(w[:, chunk]),
-        as_rows(w[:, rest]),
+        torch.cat([response[..., 1:], turned.flip(1)], 1),
+        torch.cat([turned.flip(2), inject.flip(2)], 1),
+        as_rows(w[..., chunk]),
+        as_rows(w[..., rest]),
     )
 
 
@@ -114,40 +116,32 @@ def chunk_tables_backward(
         from bioaudio_kernels.lti_scan.tables_triton import chunk_tables_backward_triton
 
         return chunk_tables_backward_triton(gradients, d_advance_rest, log_decay, B, C, rest)
-    is_complex, chunk = log_decay.is_complex(), gradients.inject.shape[1]
-    rows = gradients.inject.shape[2]
+    is_complex = log_decay.is_complex()
+    _, rows, chunk = gradients.inject.shape
     w = powers(log_decay, chunk + 1)
-    d_taps = toeplitz_back(gradients.onward[:, rows:])
+    d_taps = sums_of_diagonals(gradients.onward[:, rows:])
     k = torch.arange(chunk + 1, device=w.device, dtype=d_taps.dtype)
-    weights = torch.stack([torch.ones_like(k), k])
+    weights = torch.stack([torch.ones_like(k), k], 1).to(w.dtype)
 
     # A gradient of emit is of the conjugate already, as its rows hold the real part of a product, twice.
-    to_emit = as_states(gradients.onward[:, :rows].mT, is_complex)
-    to_inject = as_states(gradients.inject.flip(1), is_complex).conj()
-    of_C, slope_C = _sums(weights[:, 1:], w[:, 1:] * to_emit)
-    of_B, slope_B = _sums(weights[:, :chunk], w[:, :chunk] * to_inject)
-    of_BC, slope_BC = _sums(weights[:, :chunk] * d_taps.unsqueeze(1), w[:, :chunk])
+    to_emit = as_states(gradients.onward[:, :rows], is_complex, 1)
+    to_inject = as_states(gradients.inject.flip(2), is_complex, 1).conj()
+    of_C, slope_C = ((w[..., 1:] * to_emit) @ weights[1:]).unbind(2)
+    of_B, slope_B = ((w[..., :chunk] * to_inject) @ weights[:chunk]).unbind(2)
+    of_BC, slope_BC = (w[..., :chunk] @ (d_taps.unsqueeze(2) * weights[:chunk])).unbind(2)
     twice = 2 if is_complex else 1
     d_B, d_C = of_B + twice * C * of_BC, twice * (of_C + B * of_BC)
     slope = twice * C * (slope_C + B * slope_BC) + B * slope_B
-    slope = slope + chunk * w[:, chunk] * as_states(gradients.advance, is_complex).conj()
+    slope = slope + chunk * w[..., chunk] * as_states(gradients.advance, is_complex).conj()
     if d_advance_rest is not None:
-        slope = slope + rest * w[:, rest] * as_states(d_advance_rest, is_complex).conj()
+        slope = slope + rest * w[..., rest] * as_states(d_advance_rest, is_complex).conj()
     slope, d_B, d_C = (sums.conj().resolve_conj() for sums in (slope, d_B, d_C))
     return slope, d_B, d_C, d_taps[:, 0].contiguous()
 
 
-def _sums(weights: Tensor, numbers: Tensor) -> tuple[Tensor, ...]:
-    """Two weighted sums of numbers (d_inner, T, d_state) over T, with real weights (..., 2, T)."""
-    if not numbers.is_complex():
-        return (weights @ numbers).unbind(1)
-    pairs = torch.view_as_real(numbers).flatten(-2)
-    return torch.view_as_complex((weights @ pairs).unflatten(-1, (-1, 2))).unbind(1)
-
-
 def powers(
     log_decay: Inexact[Tensor, "d_inner d_state"], count: int, stride: int = 1
-) -> Inexact[Tensor, "d_inner count d_state"]:
+) -> Inexact[Tensor, "d_inner d_state count"]:
     """exp(k * stride * log_decay) for k from 0 to count - 1, in the precision of log_decay.
 
     The phase k * Im(log_decay) reaches thousands of turns, and float32 would lose its digits. So exponentials
@@ -162,38 +156,29 @@ def powers(
         ]
     )
     wide = log_decay.to(torch.complex128 if log_decay.is_complex() else torch.float64)
-    exponentials = torch.exp(k.unsqueeze(1) * wide.unsqueeze(1)).to(log_decay.dtype)
-    coarse, fine = exponentials.split((outer, inner), 1)
-    return (coarse.unsqueeze(2) * fine.unsqueeze(1)).flatten(1, 2)[:, :count]
+    exponentials = torch.exp(k * wide.unsqueeze(2)).to(log_decay.dtype)
+    coarse, fine = exponentials.split((outer, inner), 2)
+    return (coarse.unsqueeze(3) * fine.unsqueeze(2)).flatten(2)[..., :count]
 
 
-def toeplitz(taps: Float[Tensor, "d_inner T"]) -> Float[Tensor, "d_inner T T"]:
-    """Upper triangular, [s, t] = taps[t - s], so that a row of inputs times it is a row of outputs."""
-    chunk = taps.shape[1]
-    return F.pad(taps, (chunk - 1, 0)).unfold(1, chunk, 1).flip(1)
-
-
-def toeplitz_back(gradient: Float[Tensor, "d_inner T T"]) -> Float[Tensor, "d_inner T"]:
-    """The gradient of the taps: sums along the diagonals."""
-    d_inner, chunk, _ = gradient.shape
+def sums_of_diagonals(matrices: Float[Tensor, "d_inner T T"]) -> Float[Tensor, "d_inner T"]:
+    """Sums over s of [s, s + k]: the gradient of the taps from that of their Toeplitz matrix."""
+    d_inner, chunk, _ = matrices.shape
     # Rows of 2 T - 1 numbers cut from rows of 2 T shift by one each, so that diagonals become columns.
-    rows = F.pad(gradient.flip(1), (0, chunk)).flatten(1)[:, :-chunk]
+    rows = F.pad(matrices.flip(1), (0, chunk)).flatten(1)[:, :-chunk]
     return rows.view(d_inner, chunk, 2 * chunk - 1).sum(1)[:, chunk - 1 :]
 
 
-def as_rows(states: Inexact[Tensor, "*axes d_state"]) -> Float[Tensor, "*axes rows"]:
-    """Real and imaginary parts one after the other; a real tensor as it is."""
-    return torch.cat([states.real, states.imag], -1) if states.is_complex() else states
+def as_rows(states: Inexact[Tensor, "*axes"], dim: int = -1) -> Float[Tensor, "*axes"]:
+    """All real parts before all imaginary parts along an axis; a real tensor as it is."""
+    return torch.cat([states.real, states.imag], dim) if states.is_complex() else states
 
 
-def as_states(rows: Float[Tensor, "*axes rows"], is_complex: bool) -> Inexact[Tensor, "*axes d_state"]:
+def as_states(rows: Float[Tensor, "*axes"], is_complex: bool, dim: int = -1) -> Inexact[Tensor, "*axes"]:
     """The inverse of `as_rows`."""
-    return torch.complex(*rows.chunk(2, -1)) if is_complex else rows
+    return torch.complex(*rows.chunk(2, dim)) if is_complex else rows
 
 
-def as_rows_of_output(
-    weights: Inexact[Tensor, "d_inner T d_state"],
-) -> Float[Tensor, "d_inner rows T"]:
+def rows_of_output(weights: Inexact[Tensor, "d_inner d_state T"]) -> Float[Tensor, "d_inner rows T"]:
     """Real weights w' with w' . as_rows(h) = w . h, or 2 Re(w . h) if complex."""
-    rows = torch.cat([2 * weights.real, -2 * weights.imag], -1) if weights.is_complex() else weights
-    return rows.mT
+    return torch.cat([2 * weights.real, -2 * weights.imag], 1) if weights.is_complex() else weights

@@ -113,9 +113,9 @@ def tables_back_kernel(
         all_re, all_im = c_re * g_re - c_im * g_im, c_re * g_im + c_im * g_re
 
         exists = (k < chunk)[:, None] & (n < d_state)
-        of_inject = d_inject + (chunk - 1 - k)[:, None] * rows + n
+        of_inject = d_inject + n * chunk + (chunk - 1 - k)[:, None]
         g_re = tl.load(of_inject, mask=exists, other=0.0)
-        g_im = -tl.load(of_inject + d_state, mask=exists & COMPLEX, other=0.0)
+        g_im = -tl.load(of_inject + d_state * chunk, mask=exists & COMPLEX, other=0.0)
         all_re, all_im = all_re + b_re * g_re - b_im * g_im, all_im + b_re * g_im + b_im * g_re
         g_re, g_im = g_re + d_taps * c_re, g_im + d_taps * c_im
         db_re += tl.sum(w_re * g_re - w_im * g_im, 0)

@@ -61,7 +61,7 @@ def chunk_tables_backward_triton(
     with torch.cuda.device_of(log_decay):
         tables_back_kernel[(d_inner,)](
             *gradients, d_advance_rest, *system, *map(as_pairs, results), d_D,
-            d_state, gradients.inject.shape[1], rest, **_constants(log_decay),
+            d_state, gradients.inject.shape[2], rest, **_constants(log_decay),
         )  # fmt: skip
     log_decay_slope, d_B, d_C = results
     return log_decay_slope, d_B, d_C, d_D
