@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -56,12 +57,11 @@ def _stretches(x: Tensor, tables: ChunkTables) -> Iterator[_Stretch]:
 
 
 def _borders(batch: int, length: int, d_inner: int, chunk: int) -> list[tuple[int, int]]:
+    """First step of each stretch and of the next: whole chunks, as many as SEGMENT allows, then the rest."""
     whole = length // chunk * chunk
     longest = max(1, SEGMENT // (batch * d_inner * chunk)) * chunk
-    starts = [*range(0, whole, longest), whole]
-    return [(start, min(start + longest, whole)) for start in starts[:-1]] + (
-        [(whole, length)] if length > whole else []
-    )
+    cuts = [*range(0, whole, longest), whole]
+    return list(pairwise([*cuts, length] if length > whole else cuts))
 
 
 def _forward(

@@ -169,12 +169,12 @@ def sums_of_diagonals(matrices: Float[Tensor, "d_inner T T"]) -> Float[Tensor, "
     return rows.view(d_inner, chunk, 2 * chunk - 1).sum(1)[:, chunk - 1 :]
 
 
-def as_rows(states: Inexact[Tensor, "*axes"], dim: int = -1) -> Float[Tensor, "*axes"]:
+def as_rows(states: Inexact[Tensor, "*states"], dim: int = -1) -> Float[Tensor, "*rows"]:
     """All real parts before all imaginary parts along an axis; a real tensor as it is."""
     return torch.cat([states.real, states.imag], dim) if states.is_complex() else states
 
 
-def as_states(rows: Float[Tensor, "*axes"], is_complex: bool, dim: int = -1) -> Inexact[Tensor, "*axes"]:
+def as_states(rows: Float[Tensor, "*rows"], is_complex: bool, dim: int = -1) -> Inexact[Tensor, "*states"]:
     """The inverse of `as_rows`."""
     return torch.complex(*rows.chunk(2, dim)) if is_complex else rows
 
