@@ -19,6 +19,7 @@ from bioaudio_kernels.lti_scan.tables import (
     as_states,
     chunk_tables,
     chunk_tables_backward,
+    powers,
 )
 
 SEGMENT = 1 << 26
@@ -106,7 +107,8 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, log_decay, B, C, D and the initial state."""
     is_complex, rest = log_decay.is_complex(), x.shape[1] % chunk
-    tables = chunk_tables(log_decay, B, C, D, chunk, rest, backend)
+    w = None if backend == "triton" else powers(log_decay, chunk + 1)
+    tables = chunk_tables(log_decay, B, C, D, chunk, rest, backend, w)
     dy = torch.zeros_like(x) if dy is None else dy
     carry = _rows_of(d_state, x, tables)
     dx = torch.empty_like(x, memory_format=torch.contiguous_format)
@@ -125,7 +127,7 @@ def _backward(
     if of_rest is not None:
         _add_those_of_rest(total, of_rest)
     d_advance_rest = None if of_rest is None else of_rest.advance
-    parameters = chunk_tables_backward(total, d_advance_rest, log_decay, B, C, rest, backend)
+    parameters = chunk_tables_backward(total, d_advance_rest, log_decay, B, C, rest, backend, w)
     return dx, *parameters, as_states(carry.transpose(0, 1), is_complex)
 
 

@@ -71,13 +71,17 @@ def chunk_tables(
     chunk: int,
     rest: int,
     backend: str,
+    w: Inexact[Tensor, "d_inner d_state steps"] | None = None,
 ) -> ChunkTables:
-    """Tables for chunks of `chunk` steps and a last one of `rest`, in the precision of log_decay."""
+    """Tables for chunks of `chunk` steps and a last one of `rest`, in the precision of log_decay.
+
+    `w` is `powers(log_decay, chunk + 1)`, if the caller has it; the Triton kernel has no use for it.
+    """
     if backend == "triton":
         from bioaudio_kernels.lti_scan.tables_triton import chunk_tables_triton
 
         return chunk_tables_triton(log_decay, B, C, D, chunk, rest)
-    w = powers(log_decay, chunk + 1)
+    w = powers(log_decay, chunk + 1) if w is None else w
     response = rows_of_output(C.unsqueeze(2) * w)
     taps = (as_rows(B).unsqueeze(1) @ response[..., :chunk]).squeeze(1)
     if D is not None:
@@ -101,13 +105,14 @@ def chunk_tables_backward(
     C: Inexact[Tensor, "d_inner d_state"],
     rest: int,
     backend: str,
+    w: Inexact[Tensor, "d_inner d_state steps"] | None = None,
 ) -> tuple[
     Inexact[Tensor, "d_inner d_state"],
     Inexact[Tensor, "d_inner d_state"],
     Inexact[Tensor, "d_inner d_state"],
     Float[Tensor, " d_inner"],
 ]:
-    """Gradients of log_decay, B, C and D from those of the tables.
+    """Gradients of log_decay, B, C and D from those of the tables; `w` as in `chunk_tables`.
 
     All tables are c w^k with c one of C, B, B C and 1. So two sums over k are enough for each: of w^k g_k for
     c, and of k w^k g_k for log_decay. Conjugates of gradients are summed, not of powers.
@@ -118,7 +123,7 @@ def chunk_tables_backward(
         return chunk_tables_backward_triton(gradients, d_advance_rest, log_decay, B, C, rest)
     is_complex = log_decay.is_complex()
     _, rows, chunk = gradients.inject.shape
-    w = powers(log_decay, chunk + 1)
+    w = powers(log_decay, chunk + 1) if w is None else w
     d_taps = sums_of_diagonals(gradients.onward[:, rows:])
     k = torch.arange(chunk + 1, device=w.device, dtype=d_taps.dtype)
     weights = torch.stack([torch.ones_like(k), k], 1).to(w.dtype)
