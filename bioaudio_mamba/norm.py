@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from bioaudio_kernels import Backend, add_rms_norm
+from bioaudio_kernels import Backend, add_layer_norm, add_rms_norm
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -57,24 +57,25 @@ class RMSNorm(nn.Module):
 class LayerNorm(nn.LayerNorm):
     """y = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias; dtypes are those of `RMSNorm`."""
 
+    def __init__(self, d_model: int, eps: float = 1e-5, backend: Backend = "auto") -> None:
+        super().__init__(d_model, eps)
+        self.backend: Backend = backend
+
     def forward(self, input: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
-        """Normalise the last dimension."""
-        return self.again(input)()
+        """Normalise the last dimension; torch's own norm, for a single step the quickest to call."""
+        wide = at_least_float32(input)
+        weight, bias = self.weight.to(wide.dtype), self.bias.to(wide.dtype)
+        return F.layer_norm(wide, weight.shape, weight, bias, self.eps).to(product_dtype(self.weight))
 
     def add(
         self, y: Float[Tensor, "*batch d_model"] | None, residual: Float[Tensor, "*batch d_model"]
     ) -> tuple[Float[Tensor, "*batch d_model"], Float[Tensor, "*batch d_model"]]:
-        """The norm of residual + y (None adds nothing), and the sum itself."""
-        total = residual if y is None else residual + y
-        return self(total), total
+        """See `RMSNorm`."""
+        options = {"dtype": product_dtype(self.weight), "backend": self.backend}
+        return add_layer_norm(y, residual, self.weight, self.bias, self.eps, **options)
 
     def again(self, total: Float[Tensor, "*batch d_model"]) -> Callable[[], Float[Tensor, "*batch d_model"]]:
-        """What makes the norm of a sum, now or later, with the weights of now."""
-        weight, bias, dtype = self.weight, self.bias, product_dtype(self.weight)
-
-        def normalise() -> Tensor:
-            x = at_least_float32(total)
-            narrow = F.layer_norm(x, self.normalized_shape, weight.to(x.dtype), bias.to(x.dtype), self.eps)
-            return narrow.to(dtype)
-
-        return normalise
+        """See `RMSNorm`."""
+        arguments = total, self.weight, self.bias, self.eps
+        options = {"dtype": product_dtype(self.weight), "backend": self.backend}
+        return lambda: add_layer_norm(None, *arguments, **options)[0]

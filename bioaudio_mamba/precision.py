@@ -8,7 +8,7 @@ from torch import Tensor
 
 def at_least_float32(tensor: Tensor) -> Tensor:
     """`tensor` in float32, or untouched if it is float32 or float64 already."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
 
 
 def product_dtype(tensor: Tensor) -> torch.dtype:

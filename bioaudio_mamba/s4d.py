@@ -111,6 +111,7 @@ class S4D(nn.Module):
             # its output twice.
             A, C = torch.complex(A, torch.zeros_like(A)), torch.complex(C / 2, torch.zeros_like(C))
         shape = C.shape
-        discretize = discretize_bilinear if self.config.rule == "bilinear" else discretize_zoh
-        log_decay, B = discretize(A.expand(shape), B.expand(shape), torch.exp(log_dt))
-        return log_decay, B, C, D
+        system = A.expand(shape), B.expand(shape), torch.exp(log_dt)
+        if self.config.rule == "bilinear":
+            return *discretize_bilinear(*system), C, D
+        return *discretize_zoh(*system, backend=self.backend), C, D

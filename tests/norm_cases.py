@@ -1,17 +1,17 @@
-"""Inputs of `add_rms_norm`, and what the float64 reference makes of them."""
+"""Inputs of `add_rms_norm` and `add_layer_norm`, and what the float64 reference makes of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from bioaudio_kernels.add_rms_norm.reference import add_rms_norm_reference
+from bioaudio_kernels.add_norm.reference import add_norm_reference
 from tolerances import GRADIENT_RTOL, OUTPUT_RTOL, assert_close
 from torch import Tensor
 
-Norm = Callable[[Tensor | None, Tensor, Tensor, float, torch.dtype], tuple[Tensor, Tensor]]
-NAMES = ("y", "residual", "weight")
+Norm = Callable[[Tensor | None, Tensor, Tensor, Tensor | None, float, torch.dtype], tuple[Tensor, Tensor]]
+NAMES = ("y", "residual", "weight", "bias")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,18 +23,22 @@ class NormCase:
     """None is no y."""
     normed: torch.dtype = torch.bfloat16
     weight: torch.dtype = torch.float32
+    bias: bool = False
+    """Whether it is a layer norm."""
     reads: tuple[bool, bool] = (True, True)
     """Whether gradients come from the normed sum, and from the sum."""
 
     def tensors(self, device: str = "cpu") -> list[Tensor | None]:
-        """y, residual and weight."""
+        """y, residual, weight and bias."""
         generator = torch.Generator().manual_seed(sum(self.shape))
 
         def normal(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.randn(*shape, generator=generator).to(device, dtype).requires_grad_()
 
         y = None if self.y is None else normal(*self.shape, dtype=self.y)
-        return [y, normal(*self.shape), normal(self.shape[-1], dtype=self.weight)]
+        residual = normal(*self.shape)
+        weight, bias = (normal(self.shape[-1], dtype=self.weight) for _ in range(2))
+        return [y, residual, weight, bias if self.bias else None]
 
     def check(self, norm: Norm, device: str = "cpu") -> None:
         """Outputs and gradients agree with the reference in float64."""
@@ -45,10 +49,10 @@ class NormCase:
         def run(
             norm: Norm, tensors: list[Tensor | None], dtype: torch.dtype
         ) -> tuple[list[Tensor], list[Tensor]]:
-            y, residual, weight = tensors
+            y, residual, weight, bias = tensors
             assert residual is not None
             assert weight is not None
-            results = norm(y, residual, weight, 1e-3, dtype)
+            results = norm(y, residual, weight, bias, 1e-3, dtype)
             read = [
                 (result * w.to(result.dtype)).sum().double()
                 for result, w, is_read in zip(results, weights, self.reads, strict=True)
@@ -61,7 +65,7 @@ class NormCase:
             return list(results), gradients
 
         exact = [None if t is None else t.detach().double().requires_grad_() for t in tensors]
-        expected, d_expected = run(add_rms_norm_reference, exact, torch.float64)
+        expected, d_expected = run(add_norm_reference, exact, torch.float64)
         actual, d_actual = run(norm, tensors, self.normed)
         assert actual[0].dtype == self.normed
         assert actual[1].dtype == torch.float32
@@ -81,3 +85,4 @@ CASES = [
     NormCase(y=torch.float16, normed=torch.float32, reads=(True, False), shape=(1, 40)),
     NormCase(weight=torch.bfloat16, shape=(3, 1, 8)),
 ]
+CASES += [replace(case, bias=True) for case in CASES]

@@ -39,7 +39,7 @@ class Sashimi(nn.Module):
         self.class_embeddings = Embedding(config.n_classes, config.d_model) if config.n_classes else None
         self._reset_embeddings(generator)
         self.level = make_level(config, 0, generator)
-        self.norm_f = LayerNorm(config.d_model, config.norm_eps)
+        self.norm_f = LayerNorm(config.d_model, config.norm_eps, config.backend)
         self.checkpoint_blocks = False
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:

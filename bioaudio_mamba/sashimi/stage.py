@@ -24,7 +24,7 @@ def make_stage(config: SashimiConfig, level: int, generator: torch.Generator | N
             norm = (
                 RMSNorm(width, config.norm_eps, config.backend)
                 if config.norm == "rms"
-                else LayerNorm(width, config.norm_eps)
+                else LayerNorm(width, config.norm_eps, config.backend)
             )
             layers.append(ResidualLayer(norm, mixer))
     return nn.ModuleList(layers)

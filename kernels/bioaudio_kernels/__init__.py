@@ -1,6 +1,6 @@
 """Scans, causal convolutions and norms: one op a folder, with a reference, a fast CPU path and Triton."""
 
-from bioaudio_kernels.add_rms_norm import add_rms_norm
+from bioaudio_kernels.add_norm import add_layer_norm, add_rms_norm
 from bioaudio_kernels.backend import BACKENDS, Backend, available_backends, resolve_backend
 from bioaudio_kernels.causal_conv1d import causal_conv1d, causal_conv1d_step
 from bioaudio_kernels.lti_scan import discretize_bilinear, discretize_zoh, lti_scan, lti_step
@@ -12,6 +12,7 @@ __all__ = [
     "BACKENDS",
     "Backend",
     "Ranks",
+    "add_layer_norm",
     "add_rms_norm",
     "available_backends",
     "causal_conv1d",

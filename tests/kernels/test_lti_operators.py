@@ -18,19 +18,17 @@ from lti_cases import NAMES, LtiCase, cast
 @pytest.mark.parametrize("is_complex", [True, False])
 def test_operators_pass_opcheck(is_complex: bool) -> None:
     """Schema, fake tensors and autograd registration, as torch.compile relies on them."""
-    from bioaudio_kernels.lti_scan import chunks, long_convolution
-    from bioaudio_kernels.lti_scan.tables import as_rows, chunk_tables
+    from bioaudio_kernels.lti_scan import chunks, long_convolution  # noqa: F401  (registers the operators)
 
     case = LtiCase(batch=2, length=21, d_inner=3, d_state=2, complex_decay=is_complex)
-    x, log_decay, B, C, D, state = cast(case.tensors(), torch.float32)
+    x, *system, state = cast(case.tensors(), torch.float32)
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
-    tables = [t.detach().requires_grad_() for t in chunk_tables(log_decay, B, C, D, 8, rest=5)]
-    start = as_rows(state).transpose(0, 1).detach().requires_grad_()
-    torch.library.opcheck(chunks._chunks, (x, *tables, start, is_complex, "cpu"), test_utils=checks)
+    forward, backward = torch.ops.bioaudio.lti_chunks.default, torch.ops.bioaudio.lti_chunks_backward.default
+    torch.library.opcheck(forward, (x, *system, state, 8, "cpu"), test_utils=checks)
     with torch.no_grad():
-        y, end, starts = chunks._chunks(x, *tables, start, is_complex, "cpu")
-        given = [tensor.detach() for tensor in (y, end, x, *tables, starts)]
-        torch.library.opcheck(chunks._chunks_backward, (*given, is_complex, "cpu"), test_utils=checks)
+        y, end, starts = forward(x, *system, state, 8, "cpu")
+        given = [tensor.detach() for tensor in (y, end, x, *system, starts)]
+        torch.library.opcheck(backward, (*given, 8, "cpu"), test_utils=checks)
     kernel = torch.randn(3, 21, requires_grad=True)
     torch.library.opcheck(long_convolution._convolve, (x, kernel, None), test_utils=checks)
     backward = (x.detach(), x.detach(), kernel.detach())

@@ -228,9 +228,12 @@ def test_scan_compiles_for_sm_80(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("architecture", [80, 90])
 @pytest.mark.parametrize("name", ["forward", "backward"])
 @pytest.mark.parametrize("width", [64, 256, 2048])
-def test_norm_compiles_without_spills(name: str, width: int, architecture: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_norm_compiles_without_spills(
+    layer_norm: bool, name: str, width: int, architecture: int, tmp_path: Path
+) -> None:
     """And in few enough registers for 16 warps on a multiprocessor."""
-    from bioaudio_kernels.add_rms_norm import triton_kernels, triton_op
+    from bioaudio_kernels.add_norm import triton_kernels, triton_op
 
     backward = name == "backward"
     elements = triton_op.BACKWARD_ELEMENTS if backward else triton_op.FORWARD_ELEMENTS
@@ -238,7 +241,8 @@ def test_norm_compiles_without_spills(name: str, width: int, architecture: int, 
     arguments = {
         **dict.fromkeys(("p_y", "p_normed", "p_d_normed", "p_d_y"), "*bf16"),
         **dict.fromkeys(("p_residual", "p_total", "p_weight", "p_rstd", "p_d_total"), "*fp32"),
-        **dict.fromkeys(("p_d_residual", "p_d_weight"), "*fp32"),
+        **dict.fromkeys(("p_d_residual", "p_d_params"), "*fp32"),
+        "p_bias": "*fp32" if layer_norm else None,
         **dict.fromkeys(("rows", "steps"), "i32"),
         "width": width,
         "eps": "fp32",
@@ -247,7 +251,7 @@ def test_norm_compiles_without_spills(name: str, width: int, architecture: int, 
     compiled = compile_kernel(
         kernel,
         {argument: arguments[argument] for argument in kernel.arg_names if argument in arguments},
-        {"ROWS": config.rows, "BLOCK": config.block},
+        {"CENTRED": layer_norm, "ROWS": config.rows, "BLOCK": config.block},
         architecture,
         num_warps=config.num_warps,
     )

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 import torch
-from bioaudio_kernels import lti_scan
+from bioaudio_kernels import Backend, discretize_zoh, lti_scan
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lti_cases import LtiCase, cast, lti_cases, results_and_gradients
 from tolerances import GRADIENT_RTOL, OUTPUT_RTOL, assert_close
+from torch import Tensor
 
 # cuBLAS warns without it where deterministic algorithms are asked for; read before its first product.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -87,16 +88,41 @@ def test_same_bits_twice(device: str) -> None:
 
 
 @on_every_device
+@pytest.mark.parametrize("is_complex", [True, False])
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("per_state", [True, False])
+def test_zero_order_hold_keeps_its_digits(device: str, is_complex: bool, tied: bool, per_state: bool) -> None:
+    """Of every number: steps from none at all, where the formula is 0 / 0, to fast ones."""
+    rng = torch.Generator().manual_seed(0)
+    single, double = (torch.complex64, torch.complex128) if is_complex else (torch.float32, torch.float64)
+    A, B, *slopes = (torch.randn(6, 5, generator=rng, dtype=single) for _ in range(4))
+    A[1, 2] = 0
+    A = A[:1].expand(6, 5) if tied else A
+    dt = torch.tensor([0.0, 1e-9, 1e-4, 1e-2, 0.3, 5.0])
+    dt = dt[:, None] * torch.rand(6, 5, generator=rng) if per_state else dt
+
+    def run(backend: Backend, *system: Tensor) -> tuple[Tensor, ...]:
+        leaves = [tensor.detach().requires_grad_() for tensor in system]
+        made = discretize_zoh(*leaves, backend=backend)
+        return *made, *torch.autograd.grad(made, leaves, [slope.to(made[0]) for slope in slopes])
+
+    expected = run("reference", A.to(double), B.to(double), dt.double())
+    for actual, exact in zip(run("triton", *(t.to(device) for t in (A, B, dt))), expected, strict=True):
+        assert ((actual.cpu() - exact).abs() / exact.abs().clamp(min=1e-30)).max() < 1e-5
+
+
+@on_every_device
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_layouts_change_without_loss(device: str, dtype: torch.dtype) -> None:
-    """Tiles that are not full, sources with gaps, either direction."""
-    from bioaudio_kernels.lti_scan.layout_triton import copy_triton
+    """Tiles that are not full, chunks with gaps between them, sources with gaps, either direction."""
+    from bioaudio_kernels.lti_scan.layout import from_channels_first, to_channels_first
 
     wide = torch.randn(2, 70, 90).to(device, dtype)
-    for x in (wide[..., :67], wide[:, ::2, 3:]):
-        first = torch.full((x.shape[2], 2, x.shape[1]), float("nan"), device=device).permute(1, 2, 0)
+    for x, chunk in ((wide[..., :67], 10), (wide[:, ::2, 3:], 35), (wide[:, :, ::3], 14)):
+        columns = 2 * x.shape[1] // chunk
+        first = torch.full((x.shape[2], columns, chunk + 5), float("nan"), device=device)[..., 2:-3]
         back = torch.full(x.shape, float("nan"), device=device, dtype=dtype)
-        copy_triton(x, first)
-        copy_triton(first, back)
-        assert torch.equal(first, x.float())
+        to_channels_first(x, first, "triton")
+        from_channels_first(first, back, "triton")
+        assert torch.equal(first, x.float().permute(2, 0, 1).reshape(first.shape))
         assert torch.equal(back, x)

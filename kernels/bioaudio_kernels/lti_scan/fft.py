@@ -31,16 +31,16 @@ def lti_scan_fft(
     """See `lti_scan`; parameters and states in one precision, x in any. `chunk` is the T of the tables."""
     length = x.shape[1]
     chunks = -(-length // chunk)
-    tables = chunk_tables(log_decay, B, C, D, chunk, rest=0)
-    strides = powers(log_decay, chunks, chunk)
-    kernel = torch.cat([tables.taps[:, :1], _free_response(B.unsqueeze(1), strides, tables)[:, 0]], 1)
+    tables = chunk_tables(log_decay, B, C, D, chunk, rest=0, backend="cpu")
+    strides = powers(log_decay, chunks, chunk).mT
+    kernel = torch.cat([tables.first_tap, _free_response(B.unsqueeze(1), strides, tables)[:, 0]], 1)
     state = _state_from_zero(x, strides, tables)
     free = None
     if initial_state is not None:
         before = initial_state.transpose(0, 1)
         free = _free_response(before, strides, tables)[..., :length]
         offset = length - (chunks - 1) * chunk
-        state = state + (powers(log_decay, 2, offset)[:, 1] * strides[:, -1]).unsqueeze(1) * before
+        state = state + (powers(log_decay, 2, offset)[..., 1] * strides[:, -1]).unsqueeze(1) * before
     return long_convolution(x, kernel[:, :length], free), state.transpose(0, 1)
 
 
@@ -60,8 +60,8 @@ def _state_from_zero(
     tables: ChunkTables,
 ) -> Inexact[Tensor, "d_inner batch d_state"]:
     """The final state after a zero one. Chunks are counted from the end: the first is the short one."""
-    chunks, chunk = strides.shape[1], tables.taps.shape[1]
-    padded = F.pad(x.permute(2, 0, 1).to(tables.taps.dtype), (chunks * chunk - x.shape[1], 0))
+    chunks, chunk = strides.shape[1], tables.inject.shape[1]
+    padded = F.pad(x.permute(2, 0, 1).to(tables.inject.dtype), (chunks * chunk - x.shape[1], 0))
     sums = torch.bmm(padded.reshape(x.shape[2], -1, chunk), tables.inject)
     sums = as_states(sums.unflatten(1, (x.shape[0], chunks)), strides.is_complex())
     return (sums * strides.flip(1).unsqueeze(1)).sum(2)

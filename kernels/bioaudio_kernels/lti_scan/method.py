@@ -10,18 +10,31 @@ from torch import Tensor
 
 FFT_ROWS = 256
 FFT_ROWS_OF_BATCH = 2048
-SHORTEST_CHUNK = 8
+SHORTEST_CHUNK, SHORTEST_CHUNK_CUDA = 8, 64
 LONGEST_CHUNK = 128
 
 
 def choose_chunk(x: Float[Tensor, "batch length d_inner"]) -> int:
-    """Steps of a chunk: a power of two near the square root of half the steps of all sequences.
+    """Steps of a chunk: near the square root of half the steps of all sequences.
 
-    Making the tables costs T numbers a state, and the chunks T multiplications a step: a balance.
+    Making the tables costs T numbers a state, and the chunks T multiplications a step: a balance. It is flat
+    enough to take a T that divides the length, if there is one within a factor of two: a shorter last chunk
+    is worked on by itself, in as many operations as all the others together. On a GPU the tables cost next
+    to nothing, and T is the width of products, and divides the memory that states take.
     """
     batch, length, _ = x.shape
     balance = isqrt(batch * length // 2)
-    return min(max(1 << balance.bit_length() - 1 if balance else 1, SHORTEST_CHUNK), LONGEST_CHUNK)
+    shortest = SHORTEST_CHUNK_CUDA if x.device.type == "cuda" else SHORTEST_CHUNK
+    chunk = min(max(1 << balance.bit_length() - 1 if balance else 1, shortest), LONGEST_CHUNK)
+    for multiple in (16, 4):  # whole memory transactions, or at least loads of 16 bytes
+        shorter, longer = (
+            range(chunk, chunk // 2 - 1, -multiple),
+            range(chunk + multiple, 2 * chunk, multiple),
+        )
+        for divisor in (*shorter, *longer):
+            if length % divisor == 0:
+                return divisor
+    return chunk
 
 
 def choose_method(

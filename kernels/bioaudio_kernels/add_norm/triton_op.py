@@ -1,4 +1,4 @@
-"""Residual sum and RMS norm on Triton."""
+"""Residual sum and its norm on Triton."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bioaudio_kernels.add_rms_norm.operator import define, rows_of
-from bioaudio_kernels.add_rms_norm.triton_kernels import backward_kernel, forward_kernel
+from bioaudio_kernels.add_norm.operator import define, rows_of
+from bioaudio_kernels.add_norm.triton_kernels import backward_kernel, forward_kernel
 from bioaudio_kernels.integers import ceil_div, next_power_of_2
 
 FORWARD_ELEMENTS, BACKWARD_ELEMENTS = 1024, 512
@@ -35,7 +35,7 @@ def choose_config(width: int, elements: int) -> NormConfig:
 
 
 def _forward(
-    y: Tensor | None, residual: Tensor, weight: Tensor, eps: float, dtype: torch.dtype
+    y: Tensor | None, residual: Tensor, weight: Tensor, bias: Tensor | None, eps: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
     width, rows = weight.numel(), rows_of(residual)
     config = choose_config(width, FORWARD_ELEMENTS)
@@ -44,9 +44,9 @@ def _forward(
     rstd = residual.new_empty(residual.shape[:-1])
     with torch.cuda.device_of(residual):
         forward_kernel[(ceil_div(rows, config.rows),)](
-            None if y is None else y.contiguous(), residual.contiguous(), weight.contiguous(), normed,
-            None if y is None else total, rstd, rows, width, eps,
-            ROWS=config.rows, BLOCK=config.block, num_warps=config.num_warps,
+            None if y is None else y.contiguous(), residual.contiguous(), weight.contiguous(),
+            None if bias is None else bias.contiguous(), normed, None if y is None else total, rstd,
+            rows, width, eps, ROWS=config.rows, BLOCK=config.block, num_warps=config.num_warps,
         )  # fmt: skip
     return normed, total, rstd
 
@@ -56,6 +56,7 @@ def _backward(
     d_total: Tensor | None,
     total: Tensor,
     weight: Tensor,
+    has_bias: bool,
     rstd: Tensor,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -66,23 +67,23 @@ def _backward(
     d_residual = torch.empty(total.shape, dtype=total.dtype, device=total.device)
     same = dtype == total.dtype
     d_y = torch.empty(0 if same else total.shape, dtype=dtype, device=total.device)
-    d_weight = torch.empty(programs, width, dtype=torch.float32, device=total.device)
+    d_parameters = torch.empty(programs, 1 + has_bias, width, dtype=torch.float32, device=total.device)
     with torch.cuda.device_of(total):
         backward_kernel[(programs,)](
             d_normed.contiguous(), None if d_total is None else d_total.contiguous(), total.contiguous(),
-            weight.contiguous(), rstd, d_residual, None if same else d_y, d_weight, rows, width, steps,
-            ROWS=config.rows, BLOCK=config.block, num_warps=config.num_warps,
+            weight.contiguous(), rstd, d_residual, None if same else d_y, d_parameters, rows, width, steps,
+            CENTRED=has_bias, ROWS=config.rows, BLOCK=config.block, num_warps=config.num_warps,
         )  # fmt: skip
-    return d_residual, d_y, d_weight.sum(0)
+    return d_residual, d_y, d_parameters.sum(0)
 
 
-_call = define("add_rms_norm", ("cpu", "cuda"), _forward, _backward)
+_call = define("add_norm", ("cpu", "cuda"), _forward, _backward)
 
 
-def add_rms_norm_triton(
-    y: Tensor | None, residual: Tensor, weight: Tensor, eps: float, dtype: torch.dtype
+def add_norm_triton(
+    y: Tensor | None, residual: Tensor, weight: Tensor, bias: Tensor | None, eps: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """See `add_rms_norm`: a float32 residual, y and the result in float32, bfloat16 or float16."""
+    """See `add_norm_reference`: a float32 residual, y and the result in float32, bfloat16 or float16."""
     if residual.numel() == 0:
         return residual.to(dtype, copy=True), residual
-    return _call(y, residual, weight, eps, dtype)
+    return _call(y, residual, weight, bias, eps, dtype)

@@ -1,4 +1,4 @@
-"""The fused residual sum and RMS norm: its definition, its gradients, and what it keeps for them."""
+"""The fused residual sum and norm: its definition, its gradients, and what it keeps for them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import sys
 
 import pytest
 import torch
-from bioaudio_kernels import add_rms_norm
-from bioaudio_kernels.add_rms_norm.cpu import add_rms_norm_cpu
-from bioaudio_kernels.add_rms_norm.reference import add_rms_norm_reference
+from bioaudio_kernels import add_layer_norm, add_rms_norm
+from bioaudio_kernels.add_norm.cpu import add_norm_cpu
+from bioaudio_kernels.add_norm.reference import add_norm_reference
 from norm_cases import CASES, NormCase
 from tolerances import OUTPUT_RTOL, assert_close
 from torch import Tensor
@@ -19,7 +19,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 @pytest.mark.parametrize("case", CASES)
 def test_outputs_and_gradients_match_the_reference(case: NormCase) -> None:
-    case.check(add_rms_norm_cpu)
+    case.check(add_norm_cpu)
 
 
 def test_reference_is_torchs_norm_of_the_sum() -> None:
@@ -31,13 +31,25 @@ def test_reference_is_torchs_norm_of_the_sum() -> None:
     double = [tensor.detach().double().requires_grad_() for tensor in (y, residual, weight)]
 
     def run(y: Tensor, residual: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        return add_rms_norm_reference(y, residual, weight, 1e-3, torch.float64)
+        return add_norm_reference(y, residual, weight, None, 1e-3, torch.float64)
 
     assert torch.autograd.gradcheck(run, double)
 
 
+def test_with_a_bias_it_is_torchs_layer_norm() -> None:
+    y, residual, weight, bias = NormCase(y=torch.float32, bias=True).tensors()
+    assert y is not None
+    assert residual is not None
+    assert weight is not None
+    assert bias is not None
+    normed, total = add_layer_norm(y, residual, weight, bias, 1e-3, backend="reference")
+    assert torch.equal(total, residual + y)
+    expected = torch.nn.functional.layer_norm(residual + y, weight.shape, weight, bias, 1e-3)
+    assert_close(normed, expected, OUTPUT_RTOL[torch.float32])
+
+
 def test_the_backward_pass_keeps_the_sum_and_one_number_a_row() -> None:
-    y, residual, weight = NormCase(shape=(100, 32)).tensors()
+    y, residual, weight, _ = NormCase(shape=(100, 32)).tensors()
     assert residual is not None
     assert weight is not None
     kept: list[Tensor] = []
@@ -50,7 +62,7 @@ def test_the_backward_pass_keeps_the_sum_and_one_number_a_row() -> None:
 
 
 def test_autocast_changes_nothing() -> None:
-    y, residual, weight = NormCase().tensors()
+    y, residual, weight, _ = NormCase().tensors()
     assert residual is not None
     assert weight is not None
     found = []
