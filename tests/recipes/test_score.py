@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import gzip
 import json
 import math
+import multiprocessing
 import sys
-import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +22,7 @@ from bioaudio_recipes.scoring.contig import read_scores, score_contig
 from data.naive_genome import Genome, fasta_text, twobit_file, write
 from hypothesis import given
 from hypothesis import strategies as st
+from score_memory import TOKENS, peaks_of_scoring
 from tolerances import OUTPUT_RTOL, assert_close
 
 from bioaudio_mamba import CausalLM, MambaConfig
@@ -151,38 +151,16 @@ def test_only_the_contigs_asked_for(folder: Path, tmp_path: Path) -> None:
     assert [entry["contig"] for entry in summary["contigs"]] == ["two", "dot"]
 
 
-def test_memory_does_not_grow_with_the_contig(model: CausalLM, tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_contig(tmp_path: Path) -> None:
     bases = {"short": 8_000, "long": 108_000}
     text = {contig: letters(size, 3, "ACGT") for contig, size in bases.items()}
     fasta = write(tmp_path / "genome.fa", fasta_text(text))
-    store = convert_genome([fasta], tmp_path / "store", progress=False)
-    read: list[int] = []
-
-    def measure(contig: str) -> int:
-        tracemalloc.start()
-        score_contig(
-            model,
-            store,
-            contig,
-            "reverse",
-            tmp_path / "scratch",
-            tokens_per_batch=4_000,
-            precision="32-true",
-            advance=lambda _: gc.collect(),  # or else cycles add up until the collector runs by itself
-        )
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return peak
-
-    gc.collect()
-    gc.freeze()  # what other tests left is not looked through each time
-    hook = model.register_forward_hook(lambda _, tokens, __: read.append(tokens[0].numel()))
-    measure("short")  # compiles
-    peaks = [measure(contig) for contig in bases]
-    hook.remove()
-    gc.unfreeze()
-    assert max(read) == 4_000
-    assert peaks[1] < peaks[0] + 50_000, "less than half a byte a base: neither tokens nor scores are kept"
+    convert_genome([fasta], tmp_path / "store", progress=False)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        arguments = tmp_path / "store", list(bases), tmp_path / "scratch"
+        (short, long), longest = pool.apply(peaks_of_scoring, arguments)
+    assert longest == TOKENS
+    assert long < short + 50_000, "less than half a byte a base: neither tokens nor scores are kept"
 
 
 @given(
