@@ -18,6 +18,7 @@ pytest.importorskip("triton")
 
 from bioaudio_kernels.causal_conv1d.reference import causal_conv1d_step_reference
 from bioaudio_kernels.mamba_step import triton_config
+from bioaudio_kernels.mamba_step.packing import Block
 from bioaudio_kernels.mamba_step.triton_launch import (
     Source,
     draw_triton,
@@ -27,7 +28,6 @@ from bioaudio_kernels.mamba_step.triton_launch import (
     step_stage_triton,
 )
 from bioaudio_kernels.mamba_step.triton_packing import (
-    BlockWeights,
     PackedHead,
     pack_head,
     pack_linear,
@@ -54,7 +54,7 @@ class Case(NamedTuple):
     layers: int = 2
 
 
-def random_blocks(case: Case, device: str) -> list[BlockWeights]:
+def random_blocks(case: Case, device: str) -> list[Block]:
     generator = torch.Generator().manual_seed(case.d_model)
     d, inner, n, rank = case.d_model, case.d_inner, case.d_state, case.rank
 
@@ -62,7 +62,7 @@ def random_blocks(case: Case, device: str) -> list[BlockWeights]:
         return (torch.randn(shape, generator=generator) / shape[-1] ** 0.5).to(device)
 
     return [
-        BlockWeights(
+        Block(
             1 + normal(d),
             normal(2 * inner, d),
             normal(inner, case.d_conv),
@@ -78,7 +78,7 @@ def random_blocks(case: Case, device: str) -> list[BlockWeights]:
     ]
 
 
-def reference_block(w: BlockWeights, x: Tensor, conv: Tensor, ssm: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def reference_block(w: Block, x: Tensor, conv: Tensor, ssm: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """x + block(norm(x)) and the new states, by the references of the parts."""
     rank, n = w.dt_proj.shape[1], w.A.shape[1]
     u, z = F.linear(F.rms_norm(x, w.norm.shape, w.norm, EPS), w.in_proj).chunk(2, -1)
@@ -115,7 +115,7 @@ def test_stage_equals_its_blocks(
     monkeypatch.setattr(triton_config, "TILE", 512)
     monkeypatch.setattr(triton_config, "PROGRAMS", 2)
     blocks = random_blocks(case, device)
-    exact = [BlockWeights(*(part.double() for part in block)) for block in blocks]
+    exact = [Block(*(part.double() for part in block)) for block in blocks]
     stage = pack_stage_triton(blocks, EPS)
     memory = stage_memory(stage, case.rows)
     D, layers, rng = stage.sizes.D, case.layers, torch.Generator().manual_seed(7)

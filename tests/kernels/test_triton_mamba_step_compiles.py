@@ -15,8 +15,9 @@ import torch
 pytest.importorskip("triton")
 
 from bioaudio_kernels.mamba_step import triton_launch
+from bioaudio_kernels.mamba_step.packing import Block
 from bioaudio_kernels.mamba_step.triton_launch import Source, StageMemory, step_stage_triton
-from bioaudio_kernels.mamba_step.triton_packing import BlockWeights, pack_head, pack_linear, pack_stage_triton
+from bioaudio_kernels.mamba_step.triton_packing import pack_head, pack_linear, pack_stage_triton
 from machine_code import Launch, Recorder, disassemble
 from torch import Tensor
 
@@ -46,7 +47,7 @@ def step(level: int, rows: int) -> None:
             (inner, n), (inner,), (d, inner),
         )
     )  # fmt: skip
-    stage = pack_stage_triton([BlockWeights(*weights)] * 2, 1e-5)
+    stage = pack_stage_triton([Block(*weights)] * 2, 1e-5)
     memory: StageMemory = triton_launch.stage_memory(stage, rows)
     waiting, rising = empty(rows, 4, d), empty(rows, 4, d)
     step_stage_triton(stage, memory, Source(waiting[:, 1], rising[:, 1]), empty(rows, d), memory.entered)

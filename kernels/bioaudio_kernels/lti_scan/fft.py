@@ -16,7 +16,7 @@ from jaxtyping import Float, Inexact
 from torch import Tensor
 
 from bioaudio_kernels.lti_scan.long_convolution import long_convolution
-from bioaudio_kernels.lti_scan.tables import ChunkTables, as_rows, as_states, chunk_tables, powers
+from bioaudio_kernels.lti_scan.tables import as_rows, as_states, chunk_responses, powers
 
 
 def lti_scan_fft(
@@ -31,14 +31,14 @@ def lti_scan_fft(
     """See `lti_scan`; parameters and states in one precision, x in any. `chunk` is the T of the tables."""
     length = x.shape[1]
     chunks = -(-length // chunk)
-    tables = chunk_tables(log_decay, B, C, D, chunk, rest=0, backend="cpu")
+    taps, emit, inject = chunk_responses(powers(log_decay, chunk + 1), B, C, D)
     strides = powers(log_decay, chunks, chunk).mT
-    kernel = torch.cat([tables.first_tap, _free_response(B.unsqueeze(1), strides, tables)[:, 0]], 1)
-    state = _state_from_zero(x, strides, tables)
+    kernel = torch.cat([taps[:, :1], _free_response(B.unsqueeze(1), strides, emit)[:, 0]], 1)
+    state = _state_from_zero(x, strides, inject)
     free = None
     if initial_state is not None:
         before = initial_state.transpose(0, 1)
-        free = _free_response(before, strides, tables)[..., :length]
+        free = _free_response(before, strides, emit)[..., :length]
         offset = length - (chunks - 1) * chunk
         state = state + (powers(log_decay, 2, offset)[..., 1] * strides[:, -1]).unsqueeze(1) * before
     return long_convolution(x, kernel[:, :length], free), state.transpose(0, 1)
@@ -47,21 +47,21 @@ def lti_scan_fft(
 def _free_response(
     states: Inexact[Tensor, "d_inner responses d_state"],
     strides: Inexact[Tensor, "d_inner chunks d_state"],
-    tables: ChunkTables,
+    emit: Float[Tensor, "d_inner rows T"],
 ) -> Float[Tensor, "d_inner responses padded"]:
     """What comes out of the system after each of several states, when nothing goes in."""
     entering = as_rows(states.unsqueeze(2) * strides.unsqueeze(1))
-    return torch.bmm(entering.flatten(1, 2), tables.emit).view(*states.shape[:2], -1)
+    return torch.bmm(entering.flatten(1, 2), emit).view(*states.shape[:2], -1)
 
 
 def _state_from_zero(
     x: Float[Tensor, "batch length d_inner"],
     strides: Inexact[Tensor, "d_inner chunks d_state"],
-    tables: ChunkTables,
+    inject: Float[Tensor, "d_inner rows T"],
 ) -> Inexact[Tensor, "d_inner batch d_state"]:
     """The final state after a zero one. Chunks are counted from the end: the first is the short one."""
-    chunks, chunk = strides.shape[1], tables.inject.shape[1]
-    padded = F.pad(x.permute(2, 0, 1).to(tables.inject.dtype), (chunks * chunk - x.shape[1], 0))
-    sums = torch.bmm(padded.reshape(x.shape[2], -1, chunk), tables.inject)
+    chunks, chunk = strides.shape[1], inject.shape[2]
+    padded = F.pad(x.permute(2, 0, 1).to(inject.dtype), (chunks * chunk - x.shape[1], 0))
+    sums = torch.bmm(padded.reshape(x.shape[2], -1, chunk), inject.mT)
     sums = as_states(sums.unflatten(1, (x.shape[0], chunks)), strides.is_complex())
     return (sums * strides.flip(1).unsqueeze(1)).sum(2)

@@ -42,11 +42,6 @@ class ChunkTables(NamedTuple):
         """From the inputs to the state that leaves."""
         return self.back[:, -self.advance.shape[1] :].mT
 
-    @property
-    def first_tap(self) -> Float[Tensor, "d_inner 1"]:
-        """From an input to the output of its own step."""
-        return self.back[:, 0, :1]
-
     def of_rest(self, rest: int) -> ChunkTables:
         """The parts of them that are the tables of a shorter chunk."""
         rows, cut = self.advance.shape[1], self.back.shape[2] - rest
@@ -82,19 +77,29 @@ def chunk_tables(
 
         return chunk_tables_triton(log_decay, B, C, D, chunk, rest)
     w = powers(log_decay, chunk + 1) if w is None else w
-    response = rows_of_output(C.unsqueeze(2) * w)
-    taps = (as_rows(B).unsqueeze(1) @ response[..., :chunk]).squeeze(1)
-    if D is not None:
-        taps = torch.cat([taps[:, :1] + D.unsqueeze(1), taps[:, 1:]], 1)
-    inject = as_rows(w[..., :chunk] * B.unsqueeze(2), 1)
+    taps, emit, inject = chunk_responses(w, B, C, D)
     # [i, j] = taps[i + j - (T - 1)]: the Toeplitz matrix turned upside down, or its transpose left to right.
     turned = F.pad(taps, (chunk - 1, 0)).unfold(1, chunk, 1)
     return ChunkTables(
-        torch.cat([response[..., 1:], turned.flip(1)], 1),
-        torch.cat([turned.flip(2), inject.flip(2)], 1),
+        torch.cat([emit, turned.flip(1)], 1),
+        torch.cat([turned.flip(2), inject], 1),
         as_rows(w[..., chunk]),
         as_rows(w[..., rest]),
     )
+
+
+def chunk_responses(
+    w: Inexact[Tensor, "d_inner d_state steps"],
+    B: Inexact[Tensor, "d_inner d_state"],
+    C: Inexact[Tensor, "d_inner d_state"],
+    D: Float[Tensor, " d_inner"] | None,
+) -> tuple[Float[Tensor, "d_inner T"], Float[Tensor, "d_inner rows T"], Float[Tensor, "d_inner rows T"]]:
+    """taps, emit and inject, the latter transposed, from the powers of the decays from 0 to T."""
+    response = rows_of_output(C.unsqueeze(2) * w)
+    taps = (as_rows(B).unsqueeze(1) @ response[..., :-1]).squeeze(1)
+    if D is not None:
+        taps = torch.cat([taps[:, :1] + D.unsqueeze(1), taps[:, 1:]], 1)
+    return taps, response[..., 1:], as_rows(w[..., :-1] * B.unsqueeze(2), 1).flip(2)
 
 
 def chunk_tables_backward(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,18 +47,18 @@ def panels(weight: Weights) -> Weights:
 
 
 class Block(NamedTuple):
-    """Weights of a block and of the RMS norm before it, named as in `MambaBlock`."""
+    """Weights of a block and the RMS norm before it, named as in `MambaBlock`: all arrays, or all tensors."""
 
-    norm: Weights
-    in_proj: Weights
-    conv_weight: Weights
-    conv_bias: Weights
-    x_proj: Weights
-    dt_proj: Weights
-    dt_bias: Weights
-    A: Weights
-    D: Weights
-    out_proj: Weights
+    norm: Any
+    in_proj: Any
+    conv_weight: Any
+    conv_bias: Any
+    x_proj: Any
+    dt_proj: Any
+    dt_bias: Any
+    A: Any
+    D: Any
+    out_proj: Any
 
 
 def pack_stage(blocks: Sequence[Block]) -> tuple[StageSizes, Weights]:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bioaudio_kernels.integers import next_power_of_2
-from bioaudio_kernels.mamba_step.packing import LOG2_E
+from bioaudio_kernels.mamba_step.packing import LOG2_E, Block
 from bioaudio_kernels.mamba_step.triton_config import LANES, channels_of_a_program, outputs_of_a_program
 
 
@@ -48,21 +48,6 @@ class TritonSizes(NamedTuple):
     def constants(self) -> dict[str, int]:
         """Of the kernels."""
         return {name: value for name, value in self._asdict().items() if name.isupper()}
-
-
-class BlockWeights(NamedTuple):
-    """Weights of a block and of the RMS norm before it, named as in `MambaBlock`."""
-
-    norm: Tensor
-    in_proj: Tensor
-    conv_weight: Tensor
-    conv_bias: Tensor
-    x_proj: Tensor
-    dt_proj: Tensor
-    dt_bias: Tensor
-    A: Tensor
-    D: Tensor
-    out_proj: Tensor
 
 
 class PackedStage(NamedTuple):
@@ -133,7 +118,7 @@ def pack_head(
     return PackedHead(PackedLinear(matrix, padded(bias, vocab, value=-torch.inf)), len(norm), eps)
 
 
-def pack_stage_triton(blocks: Sequence[BlockWeights], eps: float) -> PackedStage:
+def pack_stage_triton(blocks: Sequence[Block], eps: float) -> PackedStage:
     """The weights of blocks of one size."""
     first = blocks[0]
     (d_inner, d_state), rank = first.A.shape, first.dt_proj.shape[1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -123,24 +123,25 @@ class _Level:
         return x, CompiledState(down, waiting, below, rising, up)
 
 
+def weights_of(layer: Any) -> Block:
+    """The weights of a residual layer around a Mamba block."""
+    mixer = layer.mixer
+    return Block(
+        layer.norm.weight,
+        mixer.in_proj.weight,
+        mixer.conv1d.weight.squeeze(1),
+        mixer.conv1d.bias,
+        mixer.x_proj.weight,
+        mixer.dt_proj.weight,
+        mixer.dt_proj.bias,
+        -torch.exp(mixer.A_log),
+        mixer.D,
+        mixer.out_proj.weight,
+    )
+
+
 def _packed_stage(layers: nn.ModuleList) -> tuple[Any, Array]:
-    blocks = []
-    for layer in cast(Any, layers):
-        norm, mixer = layer.norm, layer.mixer
-        parts: list[Any] = [
-            norm.weight,
-            mixer.in_proj.weight,
-            mixer.conv1d.weight.squeeze(1),
-            mixer.conv1d.bias,
-            mixer.x_proj.weight,
-            mixer.dt_proj.weight,
-            mixer.dt_proj.bias,
-            -torch.exp(mixer.A_log),
-            mixer.D,
-            mixer.out_proj.weight,
-        ]
-        blocks.append(Block(*map(_array, parts)))
-    return pack_stage(blocks)
+    return pack_stage([Block(*map(_array, weights_of(layer))) for layer in layers])
 
 
 def _packed(state: Any) -> Any:

@@ -21,7 +21,6 @@ from bioaudio_kernels.mamba_step.triton_launch import (
     step_stage_triton,
 )
 from bioaudio_kernels.mamba_step.triton_packing import (
-    BlockWeights,
     filled_up,
     pack_head,
     pack_linear,
@@ -32,7 +31,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from bioaudio_mamba import WaveformLM
-from bioaudio_recipes.generation.compiled_network import has_known_parts
+from bioaudio_recipes.generation.compiled_network import has_known_parts, weights_of
 from bioaudio_recipes.generation.cycle import Advance, Drawn, Place, stepwise
 from bioaudio_recipes.generation.drawing import LARGEST, Drawing
 
@@ -217,23 +216,7 @@ class _Level:
 
 
 def _packed_stage(layers: nn.ModuleList, eps: float) -> Any:
-    blocks = []
-    for layer in cast(Any, layers):
-        mixer = layer.mixer
-        parts: list[Tensor] = [
-            layer.norm.weight,
-            mixer.in_proj.weight,
-            mixer.conv1d.weight.squeeze(1),
-            mixer.conv1d.bias,
-            mixer.x_proj.weight,
-            mixer.dt_proj.weight,
-            mixer.dt_proj.bias,
-            -torch.exp(mixer.A_log),
-            mixer.D,
-            mixer.out_proj.weight,
-        ]
-        blocks.append(BlockWeights(*parts))
-    return pack_stage_triton(blocks, eps)
+    return pack_stage_triton([weights_of(layer) for layer in layers], eps)
 
 
 def _filled(stage: Any, layers: tuple[Any, ...]) -> StageMemory:
