@@ -75,7 +75,7 @@ class Sashimi(nn.Module):
         Args:
             tokens: codes in [0, vocab_size), any number of them.
             state: what came before; None is the start of a sequence.
-            labels: the class of each sequence, in [0, n_classes), if the model has classes.
+            labels: the class of each sequence, in [0, n_classes), if the model has classes; -1 tells it none.
             cu_seqlens, context: None; see `Mamba.forward` for models that take them.
 
         Raises:
@@ -119,7 +119,7 @@ class Sashimi(nn.Module):
         return at_least_float32(self.embeddings(tokens.long()))
 
     def _chosen(self, labels: Integer[Tensor, " batch"] | None) -> Float[Tensor, "batch d_model"] | None:
-        """The vectors of the labels."""
+        """The vectors of the labels, zero for none."""
         if (labels is None) != (self.class_embeddings is None):
             raise ValueError(
                 f"labels are {'missing' if labels is None else 'given'}, but the model has n_classes = "
@@ -129,6 +129,7 @@ class Sashimi(nn.Module):
             return None
         if labels.device.type == "cpu" and not torch.compiler.is_compiling() and labels.numel():
             lowest, highest = int(labels.min()), int(labels.max())
-            if lowest < 0 or highest >= self.config.n_classes:
+            if lowest < -1 or highest >= self.config.n_classes:
                 raise ValueError(f"labels lie in [{lowest}, {highest}], n_classes is {self.config.n_classes}")
-        return at_least_float32(self.class_embeddings(labels.long()))
+        vectors = at_least_float32(self.class_embeddings(labels.long().clamp_min(0)))
+        return torch.where((labels >= 0).unsqueeze(-1), vectors, 0.0)

@@ -241,8 +241,20 @@ def test_labels_are_asked_for_and_checked() -> None:
         small_unet(n_classes=2)(tokens)
     with pytest.raises(ValueError, match="labels are given, but the model has n_classes = 0"):
         small_unet()(tokens, labels=torch.tensor([0, 1]))
-    with pytest.raises(ValueError, match=r"labels lie in \[0, 2\], n_classes is 2"):
-        small_unet(n_classes=2)(tokens, labels=torch.tensor([0, 2]))
+    for wrong, found in ((2, r"\[0, 2\]"), (-2, r"\[-2, 0\]")):
+        with pytest.raises(ValueError, match=f"labels lie in {found}, n_classes is 2"):
+            small_unet(n_classes=2)(tokens, labels=torch.tensor([0, wrong]))
+
+
+def test_told_no_label_a_network_is_one_without_classes() -> None:
+    model, plain, tokens = small_unet(n_classes=3), small_unet(), codes(3, LENGTH)
+    known = {name: weight for name, weight in model.state_dict().items() if "class_embeddings" not in name}
+    plain.load_state_dict(known)
+    mixed = model(tokens, labels=torch.tensor([-1, 2, -1]))[0]
+    assert torch.equal(mixed[::2], plain(tokens)[0][::2])
+    assert not torch.equal(mixed[1], plain(tokens)[0][1])
+    mixed[0].sum().backward()
+    assert not model.get_parameter("backbone.class_embeddings.weight").grad.any()  # pyright: ignore[reportOptionalMemberAccess]
 
 
 @pytest.mark.parametrize("changes", [{"pooling": (2, 2)}, {"pooling": (3,)}, {"n_layer": 2}, {"unet": False}])

@@ -58,7 +58,7 @@ def _tiny_programs(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_fused_step_equals_the_networks(phase: int, pooling: tuple[int, ...], device: str) -> None:
     """Logits from any phase on, and the state at the end."""
     model, rng = network(replace(TINY, pooling=pooling), device), torch.Generator().manual_seed(1)
-    labels = torch.tensor([0, 2, 1], device=device)
+    labels = torch.tensor([0, 2, -1], device=device)
     tokens = torch.randint(40, (9, 3), generator=rng).to(device)
     state: Any = model.initial_state(3)
     for token in tokens[:phase]:
@@ -84,11 +84,13 @@ def test_fused_step_equals_the_networks(phase: int, pooling: tuple[int, ...], de
 
 @pytest.mark.usefixtures("_tiny_programs")
 @on_every_device
-@pytest.mark.parametrize("drawing", [Drawing(temperature=0.9), Drawing(top_k=20)], ids=["fused", "top-k"])
+@pytest.mark.parametrize(
+    "drawing", [Drawing(temperature=0.9), Drawing(top_k=20, guidance=2.0)], ids=["fused", "guided-top-k"]
+)
 def test_recorded_cycles_draw_what_single_steps_draw(drawing: Drawing, device: str) -> None:
     """With a recording that runs again what it was given."""
     model = network(TINY, device)
-    labels, code = torch.tensor([1, 0], device=device), torch.tensor([20, 20], device=device)
+    labels, code = torch.tensor([1, -1], device=device), torch.tensor([20, 20], device=device)
     uniform = ClipNumbers(0, range(2)).next(3 * 4 if drawing.top_k is None else 4).to(device)
     fused = FusedNetwork(model)
     state = model.initial_state(2)

@@ -60,7 +60,7 @@ def test_the_compiled_network_steps_as_the_model(phase: int) -> None:
     """Two blocks a stage, classes, several sequences, from any phase of the pools through whole cycles."""
     model = network(BlockConfig(dt_rank=3), d_model=24, n_layer=2, pooling=(2, 3), n_classes=3)
     model.requires_grad_(False)
-    labels, rng = torch.tensor([0, 2, 1]), torch.Generator().manual_seed(1)
+    labels, rng = torch.tensor([0, 2, -1]), torch.Generator().manual_seed(1)
     tokens = torch.randint(256, (phase + 13, 3), generator=rng)
     state = model.initial_state(3)
     for token in tokens[:phase]:
@@ -141,6 +141,39 @@ def test_draws_are_from_the_cut_distribution(
     expected = torch.zeros(6).index_put((kept,), p[kept] / p[kept].sum())
     found = torch.bincount(codes, minlength=6) / 4000
     assert (found - expected).abs().max() < 2e-3
+
+
+@pytest.mark.parametrize("prompt", [None, np.arange(120, 125)], ids=["start", "prompt"])
+def test_guided_clips_are_drawn_from_the_extrapolated_logits(prompt: Any) -> None:
+    """Sample by sample, by the network told the label and told none; the likelihood is that of the former."""
+    model = network(n_classes=3).requires_grad_(False)
+    drawing, clips, labels = Drawing(guidance=2.5, top_k=200), range(3, 5), np.array([2, 0])
+    found = drawn(Sampler(model, drawing, 128, seed=1), clips, 13, labels=labels, prompt=prompt)
+    numbers = ClipNumbers(1, clips).next(13)
+    heard = torch.full((2, 1), 128)
+    if prompt is not None:
+        heard = torch.cat([heard, torch.from_numpy(prompt).expand(2, -1)], 1)
+    for i in range(13):
+        told, untold = (
+            torch.log_softmax(model(heard, labels=classes)[0][:, -1], -1)
+            for classes in (torch.from_numpy(labels), torch.tensor([-1, -1]))
+        )
+        codes, _ = Drawing(top_k=200)(untold + 2.5 * (told - untold), numbers[:, i])
+        assert torch.equal(found.codes[:, i], codes)
+        assert_close(found.log_p[:, i], told[torch.arange(2), codes], OUTPUT_RTOL[torch.float32])
+        heard = torch.cat([heard, codes[:, None]], 1)
+
+
+def test_guidance_of_one_and_of_none() -> None:
+    model, labels = network(n_classes=2), np.array([0, 1])
+    plain, untold = (
+        drawn(Sampler(model, Drawing(guidance=g), 128, 0), range(2), 12, labels=labels) for g in (1.0, 0.0)
+    )
+    assert torch.equal(
+        plain.codes, drawn(Sampler(model, Drawing(), 128, 0), range(2), 12, labels=labels).codes
+    )
+    nothing = drawn(Sampler(model, Drawing(), 128, 0), range(2), 12, labels=np.array([-1, -1]))
+    assert torch.equal(untold.codes, nothing.codes)
 
 
 def test_the_largest_number_draws_a_possible_code() -> None:
@@ -269,6 +302,8 @@ def test_a_prompt_of_another_rate_begins_every_clip(tmp_path: Path) -> None:
         (["--temperature=-1"], "--temperature must be 0 or more, got -1.0"),
         (["--top-k=0"], "--top-k must be 1 or more, got 0"),
         (["--top-p=1.5"], "--top-p must lie in (0, 1], got 1.5"),
+        (["--guidance=-1"], "--guidance must be 0 or more, got -1.0"),
+        (["--guidance=2"], "--guidance 2 needs a network that was sometimes not told the label"),
         (["--seconds=0"], "--seconds must be one sample or more"),
         (["--batch=0"], "--batch must be 1 or more"),
         (["--device=tpu9"], "--device 'tpu9' cannot be used here"),

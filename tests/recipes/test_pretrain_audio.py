@@ -89,6 +89,25 @@ def test_batches_are_windows_of_training_clips(store: WaveformStore, short: Any)
     assert torch.equal(counted, expected if short == "mask" else torch.ones_like(expected))
 
 
+def test_a_share_of_labels_is_not_told(store: WaveformStore) -> None:
+    """The same ones whatever the batches, others in another epoch; none of those that are held out."""
+    data = WaveformData(store=store.path, conditional=True, label_dropout=0.3)
+    batches, told = (
+        WaveformBatches([corpus.training_windows(8)], corpus, seed=3)
+        for corpus in (WaveformCorpus(data), WaveformCorpus(replace(data, label_dropout=0.0)))
+    )
+    indices = np.arange(len(batches.stages[0]))
+    found = [batches[BatchKey(0, np.full_like(indices, epoch), indices)] for epoch in (0, 1)]
+    known = told[BatchKey(0, np.zeros_like(indices), indices)].labels
+    missing = [labels == -1 for _, _, labels in found]
+    assert abs(missing[0].double().mean() - 0.3) < 0.05
+    assert not torch.equal(missing[0], missing[1])
+    assert torch.equal(torch.where(missing[0], known, found[0].labels), known)
+    some = BatchKey(0, np.array([0, 0]), indices[[5, 17]])
+    assert torch.equal(batches[some].labels, found[0].labels[[5, 17]])
+    assert (WaveformCorpus(data).held_out(8).read(np.arange(20)).labels >= 0).all()
+
+
 def test_a_run_leaves_model_quantiser_and_bits(finished: RunFolder, store: WaveformStore) -> None:
     model, extra = load_pretrained_waveform(finished.model)
     assert model.config.n_classes == 10
@@ -96,6 +115,7 @@ def test_a_run_leaves_model_quantiser_and_bits(finished: RunFolder, store: Wavef
         "quantiser": {"law": "mu-law", "scale": "file", "bits": 8},
         "sample_rate": audio_runs.RATE,
         "labels": [str(digit) for digit in range(10)],
+        "label_dropout": 0.0,
     }
     (short, long) = json.loads((finished.evaluation / "bits_per_sample.json").read_text())["lengths"]
     assert (short["length"], long["length"], long["split"]) == (32, 64, "test")

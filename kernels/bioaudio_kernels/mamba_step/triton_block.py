@@ -97,7 +97,8 @@ def first_x(row, source, D: tl.constexpr):
     if p_tokens is not None:
         x = tl.load(p_embeddings + tl.load(p_tokens + row) * D + lane)
         if p_labels is not None:
-            x += tl.load(p_classes + tl.load(p_labels + row) * D + lane)
+            label = tl.load(p_labels + row)
+            x += tl.load(p_classes + label * D + lane, mask=(lane >= 0) & (label >= 0), other=0.0)
     else:
         x = tl.load(p_x + row * s_x + lane)
         if p_more is not None:

@@ -31,7 +31,7 @@ from bioaudio_kernels.mamba_step.triton_wide import close_kernel, enter_kernel, 
 
 
 class Source(NamedTuple):
-    """What enters a stage: the sum of x and more, or the embeddings of a token and a label."""
+    """What enters a stage: the sum of x and more, or the embeddings of a token and of a label (-1: none)."""
 
     x: Float[Tensor, "rows D"] | None = None
     more: Float[Tensor, "rows D"] | None = None

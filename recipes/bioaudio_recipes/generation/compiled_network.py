@@ -67,7 +67,8 @@ class CompiledNetwork:
         backbone = model.backbone
         self._embeddings = _array(backbone.embeddings.weight)
         classes = backbone.class_embeddings
-        self._classes = None if classes is None else _array(classes.weight)
+        # The last row is that of label -1.
+        self._classes = None if classes is None else np.pad(_array(classes.weight), ((0, 1), (0, 0)))
         self._level = _Level(backbone.level, model.config.norm_eps)
         self._norm = _array(backbone.norm_f.weight), _array(backbone.norm_f.bias)
         self._head = panels(_array(model.lm_head.weight)), _array(model.lm_head.bias)

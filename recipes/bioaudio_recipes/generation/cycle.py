@@ -23,7 +23,7 @@ class Place(NamedTuple):
     state: Any
     """Before that code is heard."""
     labels: Int64[Tensor, " batch"] | None
-    """The classes of the clips, for a network with classes."""
+    """The classes of the clips, -1 for none, for a network with classes."""
 
 
 class Drawn(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,9 @@ class Drawing:
     """Draw from this many codes only, the likeliest."""
     top_p: float | None = None
     """Draw from the likeliest codes only that together have this probability, at least one."""
+    guidance: float = 1.0
+    """How much a label counts: draw from the logits untold + guidance * (told - untold), of the network told
+    the label and told none (classifier-free guidance, arXiv 2207.12598)."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):
@@ -35,6 +39,14 @@ class Drawing:
             raise ValueError(f"--top-k must be 1 or more, got {self.top_k}")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(f"--top-p must lie in (0, 1], got {self.top_p}")
+        if not 0 <= self.guidance < float("inf"):
+            raise ValueError(f"--guidance must be 0 or more, got {self.guidance}")
+
+    @property
+    def guided(self) -> bool:
+        """Whether every clip takes two rows, those told the label first, then in the same order those told
+        none."""
+        return self.guidance != 1
 
     def __call__(
         self, logits: Float[Tensor, "batch vocab"], uniform: Float[Tensor, " batch"]
@@ -42,12 +54,15 @@ class Drawing:
         """A code for each row, and its log-probability under the network itself, in nats.
 
         Args:
-            logits: of the codes.
+            logits: of the codes; if `guided`, both rows of a clip get the same code.
             uniform: a random number in [0, 1) for each row: the code is where the cumulated probabilities
                 pass it, so that a row depends on nothing but its own logits and number.
         """
-        log_p = torch.log_softmax(logits.float(), -1)
-        codes = log_p.argmax(-1) if self.temperature == 0 else self._drawn(log_p, uniform)
+        log_p = wanted = torch.log_softmax(logits.float(), -1)
+        if self.guided:
+            told, untold = log_p.chunk(2)
+            wanted = torch.log_softmax(untold + self.guidance * (told - untold), -1).repeat(2, 1)
+        codes = wanted.argmax(-1) if self.temperature == 0 else self._drawn(wanted, uniform)
         return codes, log_p.gather(-1, codes.unsqueeze(-1)).squeeze(-1)
 
     def _drawn(
@@ -78,7 +93,7 @@ class ClipNumbers:
         clips: numbers of the clips side by side.
     """
 
-    def __init__(self, seed: int, clips: range) -> None:
+    def __init__(self, seed: int, clips: Iterable[int]) -> None:
         self._generators = [np.random.default_rng([seed, clip]) for clip in clips]
 
     def next(self, samples: int) -> Float[Tensor, "batch samples"]:

@@ -115,8 +115,8 @@ class FusedNetwork:
         return head_triton(self._head, hidden)[:, : self._vocab]
 
     def drawn_by(self, drawing: Drawing) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """What a drawing makes of the result of `step`: one launch, if all codes may be drawn."""
-        if drawing.top_k is not None or drawing.top_p is not None:
+        """What a drawing makes of the result of `step`: one launch, if only its temperature is set."""
+        if drawing.guided or drawing.top_k is not None or drawing.top_p is not None:
             return lambda hidden, number: drawing(self.logits(hidden), number)
         return lambda hidden, number: draw_triton(self._head, hidden, number, drawing.temperature, LARGEST)
 

@@ -45,7 +45,7 @@ class Sampler:
         self.records = self.device.type == "cuda" and not grows
         """Whether cycles run as CUDA graphs; the state of attention has no fixed shape."""
         self._recorded: dict[int, Recorded] = {}
-        """By the number of clips side by side."""
+        """By the number of rows side by side."""
 
     @cached_property
     def _compiled(self) -> CompiledNetwork:
@@ -60,9 +60,9 @@ class Sampler:
 
         return FusedNetwork(self.model) if can_fuse(self.model) else None
 
-    def _network(self, clips: int) -> Any:
-        """What makes the steps of so many clips: the model itself, or a quicker form of it."""
-        if not self.records and can_compile(self.model, clips):
+    def _network(self, rows: int) -> Any:
+        """What makes the steps of so many rows: the model itself, or a quicker form of it."""
+        if not self.records and can_compile(self.model, rows):
             return self._compiled
         return self._fused or self.model
 
@@ -85,17 +85,22 @@ class Sampler:
             labels: class of each clip (clips,), for a model with classes.
             prompt: codes (length,) that every clip goes on from; they are not given back.
         """
+        rows = list(clips)
+        if self.drawing.guided:
+            if labels is None:
+                raise ValueError("guidance needs labels, which this network does not know")
+            rows, labels = rows * 2, np.concatenate([labels, np.full_like(labels, -1)])
         classes = None if labels is None else torch.from_numpy(labels).to(self.device)
-        place = self._start(len(clips), classes, prompt)
-        numbers = ClipNumbers(self.seed, clips)
-        network = self._network(len(clips))
+        place = self._start(len(rows), classes, prompt)
+        numbers = ClipNumbers(self.seed, rows)
+        network = self._network(len(rows))
         if network is not self.model:
             place = place._replace(state=network.state(place.state))
         step = self._advance(network)
         phase = 0 if prompt is None else len(prompt) % self.cycle
         if alone := min(samples, -phase % self.cycle):
             place, drawn = step(place, numbers.next(alone).to(self.device))
-            yield _to_cpu(drawn)
+            yield _to_cpu(drawn, len(clips), alone)
         advance = self._in_cycles if self.records else step
         size = max(1, BLOCK // self.cycle) * self.cycle
         blocks = [min(size, samples - done) for done in range(alone, samples, size)]
@@ -103,23 +108,23 @@ class Sampler:
         for i, wanted in enumerate(blocks):
             place, drawn = advance(place, ahead.to(self.device))
             ahead = self._numbers(numbers, blocks[i + 1 : i + 2])  # while the device is at work
-            yield _to_cpu(Drawn(*(part[:, :wanted] for part in drawn)))
+            yield _to_cpu(drawn, len(clips), wanted)
 
     def _numbers(self, numbers: ClipNumbers, blocks: list[int]) -> Tensor:
         """Random numbers for a block, if there is one; recorded cycles are whole."""
         wanted = sum(blocks)
         return numbers.next(-(-wanted // self.cycle) * self.cycle if self.records else wanted)
 
-    def _start(self, clips: int, labels: Tensor | None, prompt: NDArray[np.integer] | None) -> Place:
-        zero = torch.full((clips,), self.zero, device=self.device)
+    def _start(self, rows: int, labels: Tensor | None, prompt: NDArray[np.integer] | None) -> Place:
+        zero = torch.full((rows,), self.zero, device=self.device)
         if prompt is None:
-            return Place(zero, self.model.initial_state(clips), labels)
+            return Place(zero, self.model.initial_state(rows), labels)
         codes = torch.from_numpy(prompt.astype(np.int64))
-        heard = torch.cat([zero[:1].cpu(), codes[:-1]]).expand(clips if labels is not None else 1, -1)
+        heard = torch.cat([zero[:1].cpu(), codes[:-1]]).expand(rows if labels is not None else 1, -1)
         options: dict[str, Any] = {} if labels is None else {"labels": labels}
         state: Any = self.model.prefill(heard, **options)[1]
         if labels is None:
-            state = tree_map(lambda part: part.expand(clips, *part.shape[1:]).contiguous(), state)
+            state = tree_map(lambda part: part.expand(rows, *part.shape[1:]).contiguous(), state)
         return Place(torch.full_like(zero, int(codes[-1])), state, labels)
 
     def _in_cycles(self, place: Place, uniform: Tensor) -> tuple[Place, Drawn]:
@@ -134,5 +139,5 @@ class Sampler:
         return place, Drawn(*(torch.cat(part, 1) for part in zip(*parts, strict=True)))
 
 
-def _to_cpu(drawn: Drawn) -> Drawn:
-    return Drawn(*(part.cpu() for part in drawn))
+def _to_cpu(drawn: Drawn, clips: int, samples: int) -> Drawn:
+    return Drawn(*(part[:clips, :samples].cpu() for part in drawn))

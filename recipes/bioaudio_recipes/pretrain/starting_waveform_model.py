@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +38,8 @@ class Sound:
     """Samples a second."""
     labels: tuple[str, ...]
     """Classes; empty for a network without."""
+    label_dropout: float = field(default=0.0, compare=False)
+    """Share of the windows in training whose label was not told."""
 
     def __str__(self) -> str:
         """In a sentence."""
@@ -64,7 +66,12 @@ def sound_of(folder: Path, extra: dict[str, Any]) -> Sound:
     """
     about: Any = extra.get(ABOUT)
     try:
-        return Sound(Quantiser(**about["quantiser"]), int(about["sample_rate"]), tuple(about["labels"]))
+        return Sound(
+            Quantiser(**about["quantiser"]),
+            int(about["sample_rate"]),
+            tuple(about["labels"]),
+            float(about.get("label_dropout", 0)),
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"checkpoint {folder} does not say what its codes mean ({error})") from error
 

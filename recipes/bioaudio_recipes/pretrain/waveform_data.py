@@ -10,12 +10,16 @@ from typing import Any, Literal
 
 import numpy as np
 from bioaudio_data.audio import AudioBatch, AudioWindows, Quantiser, WaveformStore
+from bioaudio_data.augment import counter_hash
 from torch.utils.data import Dataset
 
 from bioaudio_recipes.pretrain.batch_order import BatchKey
 from bioaudio_recipes.pretrain.objective import NextSample, WaveformBatch
 from bioaudio_recipes.pretrain.training_batches import EPOCHS_OF_A_STAGE
 from bioaudio_recipes.pretrain.validation import check_validation
+
+_OF_LABELS = 0x6C6162656C
+"""Makes of a run's seed that of which labels are not told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +30,19 @@ class WaveformData:
     """Waveform store, written by `bioaudio prepare-audio`; its splits are train, valid and test."""
     conditional: bool = False
     """Whether the network is told the label of each clip, and so can be asked for one."""
+    label_dropout: float = 0.0
+    """Share of training windows whose label is not told, which `bioaudio generate --guidance` builds on."""
     quantiser: Quantiser | None = None
     """How samples become codes; as the store says if not given."""
     short: Literal["mask", "silence", "skip"] = "mask"
     """What fills a training window that no clip fills: nothing that counts (mask), or silence, which the
     network then learns to end a clip with. skip leaves such windows out."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_dropout < 1:
+            raise ValueError(f"--data.label_dropout must lie in [0, 1), got {self.label_dropout}")
+        if self.label_dropout and not self.conditional:
+            raise ValueError("--data.label_dropout needs --data.conditional true")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +124,7 @@ class WaveformCorpus:
             "quantiser": self.quantiser.to_dict(),
             "sample_rate": self.store.sample_rate,
             "labels": list(self.labels),
+            "label_dropout": self.data.label_dropout,
         }
 
 
@@ -128,15 +141,18 @@ class WaveformBatches(Dataset[WaveformBatch]):
         self.stages = tuple(stages)
         self.objective = corpus.objective
         self.counts_silence = corpus.data.short == "silence"
+        self.label_dropout = corpus.data.label_dropout
         self.seed = seed
 
     def __getitem__(self, key: BatchKey) -> WaveformBatch:
         """One batch, its windows drawn by (seed, epoch, number)."""
         windows = self.stages[key.stage]
         parts: list[AudioBatch] = []
-        for epoch in np.unique(key.epochs).tolist():  # in order, as the keys are
-            chosen = key.indices[key.epochs == epoch]
-            parts.append(windows.read(chosen, seed=self.seed, epoch=key.stage * EPOCHS_OF_A_STAGE + epoch))
+        for number in np.unique(key.epochs).tolist():  # in order, as the keys are
+            chosen, epoch = key.indices[key.epochs == number], key.stage * EPOCHS_OF_A_STAGE + number
+            part = windows.read(chosen, seed=self.seed, epoch=epoch)
+            untold = counter_hash(self.seed ^ _OF_LABELS, epoch, chosen) < self.label_dropout * 2.0**64
+            parts.append(part._replace(labels=np.where(untold, -1, part.labels)))
         batch = AudioBatch(*(np.concatenate(part) for part in zip(*parts, strict=True)))
         if self.counts_silence:
             batch = batch._replace(mask=np.ones_like(batch.mask))
