@@ -19,7 +19,7 @@ from bioaudio_recipes.generation.sampler import Sampler
 
 from bioaudio_mamba import WaveformLM, audio_presets
 
-SECONDS = 10.0
+SECONDS = 5.0
 """Of each measurement, about."""
 
 
