@@ -239,7 +239,11 @@ def test_wide_filters_run_too(device: str) -> None:
 
 @pytest.mark.gpu
 def test_offsets_beyond_2_to_the_31(rng: torch.Generator) -> None:
-    """The end of 2^31 elements and more, forward and backward, is that of the same steps alone."""
+    """The end of 2^31 elements and more, forward and backward, is that of the same steps alone.
+
+    Chunks end elsewhere there, and the compiler contracts products and sums at a chunk's borders otherwise
+    than within it (seen in the PTX): so gradients near them may round otherwise.
+    """
     from bioaudio_kernels.causal_conv1d.triton_op import causal_conv1d_triton
 
     channels, length, tail = 520, 2**22, 1000
@@ -251,7 +255,7 @@ def test_offsets_beyond_2_to_the_31(rng: torch.Generator) -> None:
     y_alone, _ = causal_conv1d_triton(alone, weight, None, None, "silu")
     (dx_alone,) = torch.autograd.grad(y_alone, alone, y_alone.detach())
     assert torch.equal(y[:, -tail:], y_alone[:, -tail:])
-    assert torch.equal(dx[:, -tail:], dx_alone[:, -tail:])
+    assert_close(dx[:, -tail:], dx_alone[:, -tail:], GRADIENT_RTOL[torch.bfloat16], "dx")
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
