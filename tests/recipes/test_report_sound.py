@@ -62,7 +62,9 @@ def speech() -> dict[str, Any]:
     share = {"label_accuracy": {"value": 0.875, "low": 0.8, "high": 0.93}}
     rows = [
         {"name": "test", "clips": 300, **metrics},
+        {"name": "cold", "clips": 12, "flagged": 1, **metrics, "label_accuracy": score},
         {"name": "generated", "clips": 12, "flagged": 1, **metrics, **share},
+        {"name": "generated, filtered", "clips": 7, "flagged": 0, **metrics, "label_accuracy": score},
     ]
     classifier = {"sha256": "0123456789abcdef", "classes": ["a"], "accuracy": {"test": 0.993}}
     return {"kind": "speech", "classifier": classifier, "rows": rows}
@@ -99,7 +101,7 @@ def test_page_says_what_was_measured(root: Path) -> None:
         "bits per sample",
         "16.4 k",
         "samples generated per second (batch 16)",
-        "87.5%",
+        "<strong>87.5%</strong><span>generated clips recognised as their label",
         "0123456789ab",
         "IS as published",
         "3.000 to 3.500",

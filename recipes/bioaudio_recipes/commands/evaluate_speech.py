@@ -15,7 +15,7 @@ from bioaudio_recipes.run_folder import RunFolder, device_name
 from bioaudio_recipes.speech.classifier import Heard, SpeechClassifier
 from bioaudio_recipes.speech.clips import GeneratedClip, generated_clips, most_likely, real_clips
 from bioaudio_recipes.speech.fitting import classifier_of, labels_of
-from bioaudio_recipes.speech.results import check_same_classifier, record, speech_table
+from bioaudio_recipes.speech.results import FILTERED, check_same_classifier, record, speech_table
 from bioaudio_recipes.speech.scoring import row, subset
 from bioaudio_recipes.speech.training import ClassifierTraining
 
@@ -112,4 +112,4 @@ def _generated_rows(
         if len(places) > 1:
             kept = None if labels is None else labels[places]
             flagged["flagged"] = sum(clips[i].flagged for i in places)
-            yield row(f"{name}, filtered", subset(heard, places), train, kept, **drawing) | flagged
+            yield row(f"{name}{FILTERED}", subset(heard, places), train, kept, **drawing) | flagged

@@ -12,7 +12,7 @@ from bioaudio_recipes.report.markup import Markup, element, joined
 from bioaudio_recipes.report.players import players
 from bioaudio_recipes.report.sound_results import SoundResults
 from bioaudio_recipes.report.table import table
-from bioaudio_recipes.speech.results import COLUMNS, cell
+from bioaudio_recipes.speech.results import COLUMNS, FILTERED, cell
 
 BITS = {"bits": "network", "counted": "counts of pairs of codes", "entropy": "order-1 entropy"}
 """Names of the columns of bits_per_sample.json."""
@@ -27,10 +27,11 @@ def sound_tiles(sound: SoundResults) -> Iterator[tuple[str, str]]:
             f"{split} bits per sample in windows of {best['length']:,}; order-1 entropy {best['entropy']:.3f}"
         )
         yield f"{best['bits']:.3f}", note
-    for row in sound.speech["rows"] if sound.speech else ():
-        if "flagged" in row and "label_accuracy" in row:
-            yield f"{row['label_accuracy']['value']:.1%}", f"{row['name']} clips recognised as their label"
-            break
+    scored = [row for row in sound.speech["rows"] if "flagged" in row] if sound.speech else []
+    whole = [row for row in scored if "label_accuracy" in row and not row["name"].endswith(FILTERED)]
+    if whole:  # the last of the table
+        share = whole[-1]["label_accuracy"]["value"]
+        yield f"{share:.1%}", f"{whole[-1]['name']} clips recognised as their label"
     if sound.speed:
         batch = f" (batch {sound.speed['batch']})" if "batch" in sound.speed else ""
         yield quantity(sound.speed["samples_per_second"]), f"samples generated per second{batch}"

@@ -12,6 +12,8 @@ from bioaudio_recipes.run_folder import now, write_json
 from bioaudio_recipes.speech.classifier import SpeechClassifier
 
 KIND = "speech"
+FILTERED = ", filtered"
+"""Ends the name of a row of which clips were left out by likelihood."""
 COLUMNS = {
     "clips": "clips",
     "fid": "FID",
