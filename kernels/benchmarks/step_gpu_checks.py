@@ -101,13 +101,14 @@ def check_rows_and_heads() -> Iterator[dict[str, Any]]:
 
 def check_conv_update() -> Iterator[dict[str, Any]]:
     """causal_conv1d_update in each mode, against itself on the CPU: plain torch."""
-    for name, length, ring in [
-        ("one step", 1, False),
-        ("five steps", 5, False),
-        ("three steps, ring", 3, True),
+    for name, length, columns, ring in [
+        ("one step", 1, 4, False),
+        ("one step, longer cache", 1, 6, False),
+        ("five steps", 5, 6, False),
+        ("three steps, ring", 3, 6, True),
     ]:
         generator = torch.Generator().manual_seed(length)
-        x, state = (torch.randn(2, 200, size, generator=generator) for size in (length, 6))
+        x, state = (torch.randn(2, 200, size, generator=generator) for size in (length, columns))
         weight, bias = torch.randn(200, 4, generator=generator), torch.randn(200, generator=generator)
         seqlens = torch.tensor([4, 13]) if ring else None
         on_gpu = [None if t is None else t.cuda() for t in (x, state, weight, bias, seqlens)]

@@ -97,18 +97,24 @@ def test_triton_updates_equal_convolution(device: str, data: st.DataObject) -> N
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_triton_update_keeps_dtypes(device: str, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("state_len", [4, 5], ids=["four taps together", "any cache"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_triton_update_keeps_dtypes(device: str, dtype: torch.dtype, state_len: int) -> None:
+    """With strides of x, a bias, and an element of the batch that is padding."""
     from bioaudio_kernels.compat.triton_conv_update import conv_update_triton
 
     rng = torch.Generator().manual_seed(0)
-    x, cache, weight = (normal(rng, *s).to(device, dtype) for s in ((2, 9, 1), (2, 9, 4), (9, 4)))
-    cache_on_cpu = cache.cpu().clone()
-    y = conv_update_triton(x, cache, weight, None, None, None, False)
-    expected = conv_update._update(x.cpu(), cache_on_cpu, weight.cpu(), None, None, None, False)
+    sizes = ((3, 140, 1), (4, 70, state_len), (70, 4), (70,))
+    x, cache, weight, bias = (normal(rng, *size).to(device, dtype) for size in sizes)
+    x, rows = x[:, ::2], torch.tensor([2, -1, 0], device=device)
+    before = cache.cpu().clone()
+    y = conv_update_triton(x, cache, weight, bias, None, rows, True)
+    held = before.clone()
+    expected = conv_update._update(x.cpu(), held, weight.cpu(), bias.cpu(), None, rows.cpu(), True)
     assert y.dtype == dtype
     assert_close(y.cpu(), expected, OUTPUT_RTOL[dtype], "y")
-    assert torch.equal(cache.cpu(), cache_on_cpu)
+    assert torch.equal(cache.cpu(), held)
+    assert torch.equal(held[[1, 3]], before[[1, 3]])
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -184,6 +184,20 @@ def test_convolution_step_compiles_without_spills(tmp_path: Path) -> None:
     assert not re.search(r"ld\.local|st\.local|shfl|bar\.sync", compiled.asm["ptx"])
 
 
+def test_an_update_with_four_taps_together_moves_whole_words() -> None:
+    """A channel's cache is one word to load and one to store, and none of it goes through shared memory."""
+    from bioaudio_kernels.compat.triton_conv_update import FOUR_TAPS_BLOCK
+    from bioaudio_kernels.compat.triton_conv_update_kernel import four_taps_kernel
+
+    arguments = {f"p_{name}": "*bf16" for name in ("x", "state", "weight", "bias", "y")}
+    arguments |= {"s_x": (D_INNER, 1, 1), "s_row": 4 * D_INNER, "s_bias": 1, "channels": D_INNER}
+    arguments |= {"p_rows": None, "s_rows": 0}
+    constants = {"SILU": True, "BLOCK": FOUR_TAPS_BLOCK}
+    ptx = compile_kernel(four_taps_kernel, arguments, constants, 90).asm["ptx"]
+    assert not re.search(r"\.local|\.shared|bar\.sync", ptx)
+    assert len(re.findall(r"st\.global\.v2\.b32", ptx)) == FOUR_TAPS_BLOCK // 32
+
+
 @pytest.mark.parametrize("batch", [1, 64])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
 def test_a_step_of_sixteen_states_needs_no_shared_memory(

@@ -58,3 +58,34 @@ def conv_update_kernel(
         at = place + t if p_seqlens is None else (place + t) % state_len
         tl.store(p_state + at * step, x, mask=c < tl.where((row >= 0) & (at >= 0), channels, 0))
         window = push(window, x, WIDTH - 1)
+
+
+@jit
+def four_taps_kernel(
+    p_x, s_x, p_state, s_row, p_weight, p_bias, s_bias, p_rows, s_rows, p_y, channels,
+    SILU: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """`conv_update_kernel` for one step, four taps and a cache of four columns that moves along.
+
+    Taps and columns of a channel lie together, so that a lane takes and leaves them as one word.
+    """
+    n_blocks = tl.cdiv(channels, BLOCK)
+    pid = tl.program_id(0)
+    i_b = (pid // n_blocks).to(tl.int64)
+    c = (pid % n_blocks) * BLOCK + tl.arange(0, BLOCK)
+    row = i_b if p_rows is None else tl.load(p_rows + i_b * s_rows).to(tl.int64)
+    mask = c < tl.where(row >= 0, channels, 0)
+    lanes, tile = mask[:, None], c[:, None] * 4 + tl.arange(0, 4)[None, :]
+    p_state += row * s_row + tile
+    old = tl.load(p_state, mask=lanes, other=0.0)
+    x = tl.load(p_x + i_b * s_x[0] + c * s_x[1], mask=mask, other=0.0)
+    even, odd = tl.split(tl.reshape(old, [BLOCK, 2, 2]))
+    _, third = tl.split(even)
+    second, fourth = tl.split(odd)
+    new = tl.reshape(tl.join(tl.join(second, fourth), tl.join(third, x)), [BLOCK, 4])
+    tl.store(p_state, new, mask=lanes)
+    taps = tl.load(p_weight + tile, mask=lanes, other=0.0).to(tl.float32)
+    total = tl.sum(taps * new.to(tl.float32), 1)
+    if p_bias is not None:
+        total += load_lanes(p_bias + c * s_bias, mask)
+    tl.store(p_y + i_b * channels + c, activate(total, SILU), mask=c < channels)
