@@ -53,9 +53,11 @@ def arguments(store: Path, out: Path, **trainer: Any) -> dict[str, Any]:
     }
 
 
-def make_run(root: Path, config: SashimiConfig = TINY, labels: tuple[str, ...] = ()) -> RunFolder:
+def make_run(
+    root: Path, config: SashimiConfig = TINY, labels: tuple[str, ...] = (), **about_it: Any
+) -> RunFolder:
     """A run's folder with a model of random weights."""
     folder = RunFolder(root).create()
-    about = {"quantiser": Quantiser().to_dict(), "sample_rate": RATE, "labels": list(labels)}
+    about = {"quantiser": Quantiser().to_dict(), "sample_rate": RATE, "labels": list(labels), **about_it}
     save_pretrained(WaveformLM(config, torch.Generator().manual_seed(0)), folder.model, {ABOUT: about})
     return folder

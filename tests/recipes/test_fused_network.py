@@ -88,10 +88,11 @@ def test_fused_step_equals_the_networks(phase: int, pooling: tuple[int, ...], de
     "drawing", [Drawing(temperature=0.9), Drawing(top_k=20, guidance=2.0)], ids=["fused", "guided-top-k"]
 )
 def test_recorded_cycles_draw_what_single_steps_draw(drawing: Drawing, device: str) -> None:
-    """With a recording that runs again what it was given."""
+    """With a recording that runs again what it was given; guided, the two rows are of one clip."""
     model = network(TINY, device)
     labels, code = torch.tensor([1, -1], device=device), torch.tensor([20, 20], device=device)
-    uniform = ClipNumbers(0, range(2)).next(3 * 4 if drawing.top_k is None else 4).to(device)
+    clips, samples = (range(1), 4) if drawing.guided else (range(2), 3 * 4)
+    uniform = ClipNumbers(0, clips).next(samples).to(device)
     fused = FusedNetwork(model)
     state = model.initial_state(2)
     _, expected = stepwise(model, drawing)(Place(code, state, labels), uniform)
@@ -107,10 +108,11 @@ def test_recorded_cycles_draw_what_single_steps_draw(drawing: Drawing, device: s
 @pytest.mark.gpu
 @pytest.mark.parametrize("clips", [1, 3, 64])
 @pytest.mark.parametrize("prompt", [None, np.array([20, 25, 14, 17, 20])], ids=["start", "prompt"])
-def test_sampler_on_a_gpu_draws_as_the_eager_network(clips: int, prompt: Any) -> None:
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_sampler_on_a_gpu_draws_as_the_eager_network(clips: int, prompt: Any, guidance: float) -> None:
     """In CUDA graphs, with labels, from a phase that is not 0, twice with one sampler."""
     model = network(TINY, "cuda")
-    sampler, eager = Sampler(model, Drawing(), 20, 0), Sampler(model, Drawing(), 20, 0)
+    sampler, eager = (Sampler(model, Drawing(guidance=guidance), 20, 0) for _ in range(2))
     assert isinstance(sampler._fused, FusedNetwork)
     eager.records, eager._fused = False, None
     for seed in range(2):

@@ -107,9 +107,12 @@ def test_a_recorded_cycle_equals_single_steps(block: BlockConfig) -> None:
     assert torch.equal(torch.cat([part.log_p for part in parts], 1), expected.log_p)
 
 
-def test_a_sampler_with_recorded_cycles_draws_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("drawing", [Drawing(), Drawing(guidance=3.0)], ids=["plain", "guided"])
+def test_a_sampler_with_recorded_cycles_draws_the_same(
+    drawing: Drawing, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("bioaudio_recipes.generation.sampler.cuda_graph", lambda run: run)
-    plain, recording = (Sampler(network(n_classes=2), Drawing(), 128, 0) for _ in range(2))
+    plain, recording = (Sampler(network(n_classes=2), drawing, 128, 0) for _ in range(2))
     recording.records = True
     for labels in (np.array([0, 1]), np.array([1, 1])):
         for prompt in (None, np.array([128, 130, 120])):
@@ -143,25 +146,57 @@ def test_draws_are_from_the_cut_distribution(
     assert (found - expected).abs().max() < 2e-3
 
 
+@pytest.mark.parametrize("changes", [{"top_k": 200}, {"temperature": 0.0}, {"temperature": 0.7}], ids=str)
 @pytest.mark.parametrize("prompt", [None, np.arange(120, 125)], ids=["start", "prompt"])
-def test_guided_clips_are_drawn_from_the_extrapolated_logits(prompt: Any) -> None:
-    """Sample by sample, by the network told the label and told none; the likelihood is that of the former."""
+def test_guided_clips_are_drawn_from_the_extrapolated_logits(prompt: Any, changes: dict[str, Any]) -> None:
+    """Sample by sample, from the network's with the label and without; the likelihood is that with it."""
     model = network(n_classes=3).requires_grad_(False)
-    drawing, clips, labels = Drawing(guidance=2.5, top_k=200), range(3, 5), np.array([2, 0])
+    drawing, clips, labels = Drawing(guidance=2.5, **changes), range(3, 5), np.array([2, 0])
     found = drawn(Sampler(model, drawing, 128, seed=1), clips, 13, labels=labels, prompt=prompt)
     numbers = ClipNumbers(1, clips).next(13)
     heard = torch.full((2, 1), 128)
     if prompt is not None:
         heard = torch.cat([heard, torch.from_numpy(prompt).expand(2, -1)], 1)
     for i in range(13):
-        told, untold = (
+        conditional, unconditional = (
             torch.log_softmax(model(heard, labels=classes)[0][:, -1], -1)
             for classes in (torch.from_numpy(labels), torch.tensor([-1, -1]))
         )
-        codes, _ = Drawing(top_k=200)(untold + 2.5 * (told - untold), numbers[:, i])
+        codes, _ = Drawing(**changes)(unconditional + 2.5 * (conditional - unconditional), numbers[:, i])
         assert torch.equal(found.codes[:, i], codes)
-        assert_close(found.log_p[:, i], told[torch.arange(2), codes], OUTPUT_RTOL[torch.float32])
+        assert_close(found.log_p[:, i], conditional[torch.arange(2), codes], OUTPUT_RTOL[torch.float32])
         heard = torch.cat([heard, codes[:, None]], 1)
+
+
+@pytest.mark.parametrize("guidance", [0.0, 0.5, 3.0])
+def test_an_impossible_code_stays_impossible_by_guidance(guidance: float) -> None:
+    """Whether it is with the label only, or without too."""
+    conditional = torch.tensor([[0.0, 1.0, -torch.inf]])
+    for last in (-torch.inf, 2.0):
+        logits = torch.cat([conditional, torch.tensor([[0.5, 1.0, last]])])
+        for number, code in ((0.01, 0), (0.9, 1)):
+            codes, log_p = Drawing(guidance=guidance)(logits, torch.tensor([number]))
+            assert codes.tolist() == [code, code]
+            assert log_p.isfinite().all()
+
+
+def test_a_sampler_refuses_labels_that_the_network_does_not_know() -> None:
+    """Whatever makes its steps."""
+    for model in (network(n_classes=3), network(BLOCKS[1], n_classes=3)):
+        for labels in (None, np.array([0, 3]), np.array([-2, 0]), np.array([1])):
+            with pytest.raises(ValueError, match="labels"):
+                drawn(Sampler(model, Drawing(), 128, 0), range(2), 5, labels=labels)
+    with pytest.raises(ValueError, match="labels are given, but the model has n_classes = 0"):
+        drawn(Sampler(network(), Drawing(), 128, 0), range(2), 5, labels=np.array([0, 1]))
+    with pytest.raises(ValueError, match="the model has no classes"):
+        drawn(Sampler(network(), Drawing(guidance=2.0), 128, 0), range(2), 5)
+
+
+def test_a_network_of_no_numbers_is_not_drawn_from() -> None:
+    model = network()
+    model.lm_head.bias.data[3] = torch.nan
+    with pytest.raises(ValueError, match="probabilities that are no numbers"):
+        drawn(Sampler(model, Drawing(), 128, 0), range(2), 5)
 
 
 def test_guidance_of_one_and_of_none() -> None:
@@ -276,6 +311,18 @@ def test_the_table_says_what_the_files_hold(tmp_path: Path) -> None:
     assert float(rows[1]["bits_per_sample"]) == pytest.approx(bits)
 
 
+def test_guided_clips_are_written_and_go_on_with_the_same_guidance(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", replace(TINY, n_classes=2), labels=("one", "two"), label_dropout=0.1)
+    generate(run, tmp_path / "out", "--guidance=2")
+    sampler = Sampler(load(run), Drawing(guidance=2.0), 128, 0)
+    _, log_p = drawn(sampler, range(2), 20, labels=np.array([0, 1]))
+    assert float(table(tmp_path / "out")[1]["log_likelihood"]) == pytest.approx(
+        float(log_p[1].sum()), rel=1e-5
+    )
+    with pytest.raises(ValueError, match=r"clips with guidance = 2.0, now it is 3.0"):
+        generate(run, tmp_path / "out", "--guidance=3")
+
+
 def load(run: RunFolder) -> WaveformLM:
     from bioaudio_recipes.pretrain.starting_waveform_model import load_waveform_model
 
@@ -303,7 +350,8 @@ def test_a_prompt_of_another_rate_begins_every_clip(tmp_path: Path) -> None:
         (["--top-k=0"], "--top-k must be 1 or more, got 0"),
         (["--top-p=1.5"], "--top-p must lie in (0, 1], got 1.5"),
         (["--guidance=-1"], "--guidance must be 0 or more, got -1.0"),
-        (["--guidance=2"], "--guidance 2 needs a network that was sometimes not told the label"),
+        (["--guidance=2"], "--guidance 2 needs a network trained with --data.conditional true"),
+        (["--seed=-1"], "--seed must be 0 or more, got -1"),
         (["--seconds=0"], "--seconds must be one sample or more"),
         (["--batch=0"], "--batch must be 1 or more"),
         (["--device=tpu9"], "--device 'tpu9' cannot be used here"),

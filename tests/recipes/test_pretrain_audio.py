@@ -163,6 +163,10 @@ def test_bad_input_is_refused_in_a_line(finished: RunFolder, store: WaveformStor
     refused("with the labels .* without labels", **(from_run | unlabelled))
     elsewhere = {"out": finished.root}
     refused("quantiser.scale was 'file', now it is 'absolute'", **(values | absolute | elsewhere))
+    dropout = {"data": replace(data, label_dropout=0.1)}
+    refused("data.label_dropout was None, now it is 0.1", **(values | dropout | elsewhere))
+    unused = {"data": replace(data, conditional=False, label_dropout=0.1)}
+    refused("--data.label_dropout needs --data.conditional true", **(values | unused))
     long = {"schedule": LengthWarmup(stages=[Stage(length=2048, steps=1)], tokens_per_step=2048)}
     trainer = {"trainer": replace(values["trainer"], tokens_per_microbatch=2048)}
     skipping = {"data": replace(data, short="skip")}
@@ -174,6 +178,16 @@ def test_bad_input_is_refused_in_a_line(finished: RunFolder, store: WaveformStor
     shared = {"trainer": replace(values["trainer"], devices=2, context=2)}
     refused("stays on one device", **(values | shared))
     refused("store", **(values | {"data": replace(data, store=tmp_path / "none")}))
+
+
+def test_a_test_clip_without_a_label_is_named_before_training(
+    store: WaveformStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = store.labels.copy()
+    labels[store.of_split("test")[3]] = -1
+    monkeypatch.setattr(WaveformStore, "labels", labels)
+    values = audio_runs.arguments(store.path, tmp_path / "run")
+    refused("needs a label for every clip; 1 of split test", **values)
 
 
 def test_missing_labels_are_named(tmp_path: Path) -> None:

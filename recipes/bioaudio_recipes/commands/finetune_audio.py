@@ -59,9 +59,10 @@ def finetune_audio(
     """
     arguments = dict(locals())
     check_settings(optimizer, trainer, seed)
-    if data.conditional or data.short != "mask":
+    if data.conditional or data.label_dropout or data.short != "mask":
         raise ValueError(
-            "--data.conditional and --data.short are for pretraining; a classifier takes neither"
+            "--data.conditional, --data.label_dropout and --data.short are for pretraining; a classifier "
+            "takes none of them"
         )
     if length is not None and length < 1:
         raise ValueError(f"--length must be 1 or more, got {length}")

@@ -55,8 +55,9 @@ def generate(
         temperature: Below 1 keeps to the likely, 0 always takes the likeliest code.
         top_k: Draw from this many codes only, the likeliest.
         top_p: Draw from the likeliest codes only that together have this probability.
-        guidance: Above 1, go by the label more than the network does (classifier-free guidance), at twice the
-            work; for a network trained with --data.label_dropout.
+        guidance: Scale of classifier-free guidance, for a network trained with --data.label_dropout: 1 draws
+            as the network says, above 1 follows the label more closely, at twice the work, 0 ignores it. The
+            flags above then cut the guided probabilities.
         seed: Clip i is drawn by the random numbers of (seed, i), whatever the batch.
         format: Of the files, 16 bits a sample.
         batch: Clips drawn side by side.
@@ -70,10 +71,12 @@ def generate(
     for name, value in (("num", num), ("batch", batch), ("seconds", samples)):
         if value < 1:
             raise ValueError(f"--{name} must be {'one sample' if name == 'seconds' else '1'} or more")
+    if seed < 0:
+        raise ValueError(f"--seed must be 0 or more, got {seed}")
     if drawing.guided and not sound.label_dropout:
         raise ValueError(
-            f"--guidance {guidance:g} needs a network that was sometimes not told the label: pretrain it "
-            "with --data.conditional true --data.label_dropout 0.1"
+            f"--guidance {guidance:g} needs a network trained with --data.conditional true "
+            "--data.label_dropout 0.1, or any share above 0"
         )
     classes = _classes(label, sound, num)
     codes = None if prompt is None else read_prompt(prompt, sound)

@@ -39,7 +39,7 @@ class ClipRow:
     """Drawn samples, a prompt not counted."""
     seconds: float
     log_likelihood: float
-    """Of the drawn samples under the network itself (temperature 1, all codes), in nats."""
+    """Of the drawn samples under the network itself (temperature 1, no guidance, all codes), in nats."""
     bits_per_sample: float
     """The same in bits, per sample."""
     flagged: int

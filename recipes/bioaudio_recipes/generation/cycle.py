@@ -18,19 +18,19 @@ from torch.utils._pytree import tree_flatten, tree_map_only
 class Place(NamedTuple):
     """Where sampling stands."""
 
-    code: Int64[Tensor, " batch"]
+    code: Int64[Tensor, " rows"]
     """The last code, which is heard next."""
     state: Any
     """Before that code is heard."""
-    labels: Int64[Tensor, " batch"] | None
-    """The classes of the clips, -1 for none, for a network with classes."""
+    labels: Int64[Tensor, " rows"] | None
+    """The classes, -1 for none, for a network with classes."""
 
 
 class Drawn(NamedTuple):
     """Samples that were drawn."""
 
-    codes: Int64[Tensor, "batch samples"]
-    log_p: Float[Tensor, "batch samples"]
+    codes: Int64[Tensor, "rows samples"]
+    log_p: Float[Tensor, "rows samples"]
     """Log-probability of each given all before, under the network itself, in nats."""
 
 
@@ -43,15 +43,15 @@ class Stepping(Protocol):
 
 
 Advance = Callable[[Place, Tensor], tuple[Place, Drawn]]
-"""Draws as many samples as there are random numbers (batch, samples)."""
+"""Draws as many samples as there are random numbers (clips, samples)."""
 Draw = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Draws codes from the result of a step and random numbers (batch,): a `Drawing`, as a rule."""
+"""Draws codes from the result of a step and random numbers (clips,): a `Drawing`, as a rule."""
 
 
 def stepwise(model: Stepping, drawing: Draw) -> Advance:
     """Draw sample after sample, any number of them from any state."""
 
-    def advance(place: Place, uniform: Float[Tensor, "batch samples"]) -> tuple[Place, Drawn]:
+    def advance(place: Place, uniform: Float[Tensor, "clips samples"]) -> tuple[Place, Drawn]:
         code, state, labels = place
         options = {} if labels is None else {"labels": labels}
         codes, log_ps = [], []
@@ -80,7 +80,7 @@ class Recorded:
         self._numbers: Tensor
         self._replay: Callable[[], Drawn]
 
-    def __call__(self, place: Place, uniform: Float[Tensor, "batch samples"]) -> tuple[Place, Drawn]:
+    def __call__(self, place: Place, uniform: Float[Tensor, "clips samples"]) -> tuple[Place, Drawn]:
         """As the cycle itself; the place that is returned is overwritten by the next call."""
         if self._here is None:
             self._here, self._numbers = tree_map_only(Tensor, torch.clone, place), uniform.clone()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,8 +28,8 @@ class Drawing:
     top_p: float | None = None
     """Draw from the likeliest codes only that together have this probability, at least one."""
     guidance: float = 1.0
-    """How much a label counts: draw from the logits untold + guidance * (told - untold), of the network told
-    the label and told none (classifier-free guidance, arXiv 2207.12598)."""
+    """Scale of classifier-free guidance (arXiv 2207.12598): the logits to draw from become unconditional +
+    guidance * (conditional - unconditional), before temperature, top-k and top-p; 1 is the network's own."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):
@@ -44,30 +43,37 @@ class Drawing:
 
     @property
     def guided(self) -> bool:
-        """Whether every clip takes two rows, those told the label first, then in the same order those told
-        none."""
+        """Whether a clip takes two rows of logits: those with its label for all clips, then those without."""
         return self.guidance != 1
 
     def __call__(
-        self, logits: Float[Tensor, "batch vocab"], uniform: Float[Tensor, " batch"]
-    ) -> tuple[Int64[Tensor, " batch"], Float[Tensor, " batch"]]:
+        self, logits: Float[Tensor, "rows vocab"], uniform: Float[Tensor, " clips"]
+    ) -> tuple[Int64[Tensor, " rows"], Float[Tensor, " rows"]]:
         """A code for each row, and its log-probability under the network itself, in nats.
 
         Args:
-            logits: of the codes; if `guided`, both rows of a clip get the same code.
-            uniform: a random number in [0, 1) for each row: the code is where the cumulated probabilities
-                pass it, so that a row depends on nothing but its own logits and number.
+            logits: of the codes; a row for each clip, or two if `guided`, which get the same code.
+            uniform: a random number in [0, 1) for each clip: the code is where the cumulated probabilities
+                pass it, so that a clip depends on nothing but its own logits and number.
         """
         log_p = wanted = torch.log_softmax(logits.float(), -1)
         if self.guided:
-            told, untold = log_p.chunk(2)
-            wanted = torch.log_softmax(untold + self.guidance * (told - untold), -1).repeat(2, 1)
+            wanted = self._guide(*log_p.chunk(2))
         codes = wanted.argmax(-1) if self.temperature == 0 else self._drawn(wanted, uniform)
+        if self.guided:
+            codes = codes.repeat(2)
         return codes, log_p.gather(-1, codes.unsqueeze(-1)).squeeze(-1)
 
+    def _guide(
+        self, conditional: Float[Tensor, "clips vocab"], unconditional: Float[Tensor, "clips vocab"]
+    ) -> Float[Tensor, "clips vocab"]:
+        guided = unconditional + self.guidance * (conditional - unconditional)
+        known = conditional.isfinite() & unconditional.isfinite()
+        return torch.log_softmax(torch.where(known, guided, conditional), -1)
+
     def _drawn(
-        self, log_p: Float[Tensor, "batch vocab"], uniform: Float[Tensor, " batch"]
-    ) -> Int64[Tensor, " batch"]:
+        self, log_p: Float[Tensor, "clips vocab"], uniform: Float[Tensor, " clips"]
+    ) -> Int64[Tensor, " clips"]:
         if self.temperature != 1:
             log_p = torch.log_softmax(log_p / self.temperature, -1)
         p = log_p.exp()
@@ -93,7 +99,7 @@ class ClipNumbers:
         clips: numbers of the clips side by side.
     """
 
-    def __init__(self, seed: int, clips: Iterable[int]) -> None:
+    def __init__(self, seed: int, clips: range) -> None:
         self._generators = [np.random.default_rng([seed, clip]) for clip in clips]
 
     def next(self, samples: int) -> Float[Tensor, "batch samples"]:

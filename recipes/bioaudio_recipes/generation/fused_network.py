@@ -124,7 +124,7 @@ class FusedNetwork:
         """`stepwise`, with nothing left at work at its end."""
         step = stepwise(self, self.drawn_by(drawing))
 
-        def advance(place: Place, uniform: Float[Tensor, "batch samples"]) -> tuple[Place, Drawn]:
+        def advance(place: Place, uniform: Float[Tensor, "clips samples"]) -> tuple[Place, Drawn]:
             place, drawn = step(place, uniform)
             return place._replace(state=self.settle(place.state)), drawn
 

@@ -45,7 +45,7 @@ class Sampler:
         self.records = self.device.type == "cuda" and not grows
         """Whether cycles run as CUDA graphs; the state of attention has no fixed shape."""
         self._recorded: dict[int, Recorded] = {}
-        """By the number of rows side by side."""
+        """By the number of clips side by side."""
 
     @cached_property
     def _compiled(self) -> CompiledNetwork:
@@ -82,18 +82,21 @@ class Sampler:
         Args:
             clips: numbers of the clips, which are drawn side by side.
             samples: of each clip.
-            labels: class of each clip (clips,), for a model with classes.
+            labels: class of each clip (clips,), -1 for none, for a model with classes.
             prompt: codes (length,) that every clip goes on from; they are not given back.
+
+        Raises:
+            ValueError: labels are missing, not asked for or out of range, guidance is asked of a model
+                without classes, or the model gives probabilities that are no numbers.
         """
-        rows = list(clips)
-        if self.drawing.guided:
-            if labels is None:
-                raise ValueError("guidance needs labels, which this network does not know")
-            rows, labels = rows * 2, np.concatenate([labels, np.full_like(labels, -1)])
+        self._check(labels, len(clips))
+        rows = len(clips)
+        if self.drawing.guided and labels is not None:
+            rows, labels = 2 * rows, np.concatenate([labels, np.full_like(labels, -1)])
         classes = None if labels is None else torch.from_numpy(labels).to(self.device)
-        place = self._start(len(rows), classes, prompt)
-        numbers = ClipNumbers(self.seed, rows)
-        network = self._network(len(rows))
+        place = self._start(rows, classes, prompt)
+        numbers = ClipNumbers(self.seed, clips)
+        network = self._network(rows)
         if network is not self.model:
             place = place._replace(state=network.state(place.state))
         step = self._advance(network)
@@ -103,16 +106,27 @@ class Sampler:
             yield _to_cpu(drawn, len(clips), alone)
         advance = self._in_cycles if self.records else step
         size = max(1, BLOCK // self.cycle) * self.cycle
-        blocks = [min(size, samples - done) for done in range(alone, samples, size)]
-        ahead = self._numbers(numbers, blocks[:1])
-        for i, wanted in enumerate(blocks):
+        left = samples - alone
+        ahead = self._numbers(numbers, min(size, left))
+        while left:
+            wanted = min(size, left)
+            left -= wanted
             place, drawn = advance(place, ahead.to(self.device))
-            ahead = self._numbers(numbers, blocks[i + 1 : i + 2])  # while the device is at work
+            ahead = self._numbers(numbers, min(size, left))  # while the device is at work
             yield _to_cpu(drawn, len(clips), wanted)
 
-    def _numbers(self, numbers: ClipNumbers, blocks: list[int]) -> Tensor:
-        """Random numbers for a block, if there is one; recorded cycles are whole."""
-        wanted = sum(blocks)
+    def _check(self, labels: NDArray[np.int64] | None, clips: int) -> None:
+        known = self.model.config.n_classes
+        if (labels is None) != (known == 0):
+            state = "missing" if labels is None else "given"
+            raise ValueError(f"labels are {state}, but the model has n_classes = {known}")
+        if labels is not None and (len(labels) != clips or labels.min() < -1 or labels.max() >= known):
+            raise ValueError(f"labels must be one for each of {clips} clips, from -1 to {known - 1}")
+        if self.drawing.guided and not known:
+            raise ValueError("guidance is between labels and none, but the model has no classes")
+
+    def _numbers(self, numbers: ClipNumbers, wanted: int) -> Tensor:
+        """Random numbers for a block; recorded cycles are whole."""
         return numbers.next(-(-wanted // self.cycle) * self.cycle if self.records else wanted)
 
     def _start(self, rows: int, labels: Tensor | None, prompt: NDArray[np.integer] | None) -> Place:
@@ -130,7 +144,8 @@ class Sampler:
     def _in_cycles(self, place: Place, uniform: Tensor) -> tuple[Place, Drawn]:
         """Whole cycles, one launch of a CUDA graph each."""
         if len(uniform) not in self._recorded:
-            self._recorded[len(uniform)] = Recorded(self._advance(self._network(len(uniform))), cuda_graph)
+            network = self._network(len(place.code))
+            self._recorded[len(uniform)] = Recorded(self._advance(network), cuda_graph)
         recorded = self._recorded[len(uniform)]
         parts = []
         for numbers in uniform.split(self.cycle, 1):
@@ -140,4 +155,8 @@ class Sampler:
 
 
 def _to_cpu(drawn: Drawn, clips: int, samples: int) -> Drawn:
-    return Drawn(*(part[:clips, :samples].cpu() for part in drawn))
+    """What was wanted of it: of guided clips the rows with their labels."""
+    here = Drawn(*(part[:clips, :samples].cpu() for part in drawn))
+    if not here.log_p.isfinite().all():
+        raise ValueError("the model gives probabilities that are no numbers; are its weights?")
+    return here

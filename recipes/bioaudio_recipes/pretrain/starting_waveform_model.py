@@ -39,7 +39,7 @@ class Sound:
     labels: tuple[str, ...]
     """Classes; empty for a network without."""
     label_dropout: float = field(default=0.0, compare=False)
-    """Share of the windows in training whose label was not told."""
+    """Share of the training windows whose label was left out."""
 
     def __str__(self) -> str:
         """In a sentence."""

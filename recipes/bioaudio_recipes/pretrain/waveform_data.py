@@ -18,8 +18,8 @@ from bioaudio_recipes.pretrain.objective import NextSample, WaveformBatch
 from bioaudio_recipes.pretrain.training_batches import EPOCHS_OF_A_STAGE
 from bioaudio_recipes.pretrain.validation import check_validation
 
-_OF_LABELS = 0x6C6162656C
-"""Makes of a run's seed that of which labels are not told."""
+_LABELS = 0x6C6162656C
+"""Part of the key of the random bits by which labels are dropped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class WaveformData:
     conditional: bool = False
     """Whether the network is told the label of each clip, and so can be asked for one."""
     label_dropout: float = 0.0
-    """Share of training windows whose label is not told, which `bioaudio generate --guidance` builds on."""
+    """Share of training windows whose label is left out, which `bioaudio generate --guidance` builds on."""
     quantiser: Quantiser | None = None
     """How samples become codes; as the store says if not given."""
     short: Literal["mask", "silence", "skip"] = "mask"
@@ -41,8 +41,6 @@ class WaveformData:
     def __post_init__(self) -> None:
         if not 0 <= self.label_dropout < 1:
             raise ValueError(f"--data.label_dropout must lie in [0, 1), got {self.label_dropout}")
-        if self.label_dropout and not self.conditional:
-            raise ValueError("--data.label_dropout needs --data.conditional true")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,9 +70,11 @@ class WaveformCorpus:
         self.data = data
         self.store = WaveformStore.open(data.store)
         self.quantiser = data.quantiser or self.store.index.quantiser
-        for split in ("train", "valid"):
+        if data.label_dropout and not data.conditional:
+            raise ValueError("--data.label_dropout needs --data.conditional true")
+        for split in ("train", "valid", "test"):
             clips = self.store.of_split(split)
-            if not len(clips):
+            if not len(clips) and split != "test":
                 raise ValueError(
                     f"waveform store {self.store.path} has no clip in split {split!r}; see "
                     "`bioaudio prepare-audio --split`"
@@ -111,10 +111,13 @@ class WaveformCorpus:
     def identity(self) -> dict[str, Any]:
         """What is read, wherever it lies, and how."""
         clips = [f"{clip.split} {clip.label} {clip.length}" for clip in self.store.clips]
+        about = self.about()
+        if not about["label_dropout"]:  # as runs did that did not know of it
+            del about["label_dropout"]
         return {
             "samples": self.store.index.sha256,
             "clips": hashlib.sha256("\n".join(clips).encode()).hexdigest(),
-            **self.about(),
+            **about,
             "short": self.data.short,
         }
 
@@ -148,11 +151,13 @@ class WaveformBatches(Dataset[WaveformBatch]):
         """One batch, its windows drawn by (seed, epoch, number)."""
         windows = self.stages[key.stage]
         parts: list[AudioBatch] = []
-        for number in np.unique(key.epochs).tolist():  # in order, as the keys are
-            chosen, epoch = key.indices[key.epochs == number], key.stage * EPOCHS_OF_A_STAGE + number
-            part = windows.read(chosen, seed=self.seed, epoch=epoch)
-            untold = counter_hash(self.seed ^ _OF_LABELS, epoch, chosen) < self.label_dropout * 2.0**64
-            parts.append(part._replace(labels=np.where(untold, -1, part.labels)))
+        for epoch in np.unique(key.epochs).tolist():  # in order, as the keys are
+            chosen = key.indices[key.epochs == epoch]
+            epoch_of_run = key.stage * EPOCHS_OF_A_STAGE + epoch
+            part = windows.read(chosen, seed=self.seed, epoch=epoch_of_run)
+            bits = counter_hash(self.seed ^ _LABELS, epoch_of_run, chosen)
+            dropped = bits < self.label_dropout * 2.0**64
+            parts.append(part._replace(labels=np.where(dropped, -1, part.labels)))
         batch = AudioBatch(*(np.concatenate(part) for part in zip(*parts, strict=True)))
         if self.counts_silence:
             batch = batch._replace(mask=np.ones_like(batch.mask))

@@ -42,7 +42,7 @@ def check_same_classifier(path: Path, sha256: str) -> None:
 def record(
     path: Path, classifier: SpeechClassifier, rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Write rows beside those that are there; they replace older ones of the same name.
+    """Write rows beside those that are there, real clips first, and take out older ones of the same names.
 
     Args:
         path: the JSON file, written atomically.
@@ -55,7 +55,8 @@ def record(
     """
     check_same_classifier(path, classifier.sha256)
     older = read_speech(path)["rows"] if path.is_file() else []
-    by_name = {row["name"]: row for row in [*older, *rows]}
+    names = {row["name"] for row in rows}
+    kept = [row for row in older if row["name"] not in names]
     content = {
         "kind": KIND,
         "classifier": {
@@ -64,7 +65,7 @@ def record(
             "sample_rate": classifier.mel.sample_rate,
             **classifier.about,
         },
-        "rows": list(by_name.values()),
+        "rows": sorted([*kept, *rows], key=lambda row: "folder" in row),
         "date": now(),
         "command": "bioaudio " + " ".join(sys.argv[1:]),
         **about,
