@@ -103,6 +103,14 @@ def test_another_rate_and_loudness_change_no_label(scored: Path, tmp_path: Path)
     assert rows["ours"]["label_accuracy"]["value"] > 0.8
 
 
+def test_clips_scored_again_come_last(scored: Path, tmp_path: Path) -> None:
+    for name in ("one", "other", "one"):
+        folders = [str(scored / "store"), str(scored / "clips"), "--out", str(tmp_path)]
+        cli.run("evaluate-speech", [*folders, "--name", name, *SMALL])
+    names = [row["name"] for row in content(tmp_path)["rows"]]
+    assert names == ["train", "test", "other", "other, filtered", "one", "one, filtered"]
+
+
 def test_scores_of_two_classifiers_are_never_mixed(
     scored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
