@@ -10,6 +10,7 @@ from torch import Tensor
 from bioaudio_kernels.add_norm.operator import define, rows_of
 from bioaudio_kernels.add_norm.triton_kernels import backward_kernel, forward_kernel
 from bioaudio_kernels.integers import ceil_div, next_power_of_2
+from bioaudio_kernels.triton_sums import sum_over_rows
 
 FORWARD_ELEMENTS, BACKWARD_ELEMENTS = 1024, 512
 """Of the rows that a warp holds at a time; the backward pass holds more of each."""
@@ -74,7 +75,7 @@ def _backward(
             weight.contiguous(), rstd, d_residual, None if same else d_y, d_parameters, rows, width, steps,
             CENTRED=has_bias, ROWS=config.rows, BLOCK=config.block, num_warps=config.num_warps,
         )  # fmt: skip
-    return d_residual, d_y, d_parameters.sum(0)
+    return d_residual, d_y, sum_over_rows(d_parameters)
 
 
 _call = define("add_norm", ("cpu", "cuda"), _forward, _backward)

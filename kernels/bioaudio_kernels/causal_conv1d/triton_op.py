@@ -14,6 +14,7 @@ from bioaudio_kernels.causal_conv1d.triton_config import MAX_WIDTH, ConvConfig, 
 from bioaudio_kernels.causal_conv1d.triton_forward import forward_kernel
 from bioaudio_kernels.differentiable import register_autograd
 from bioaudio_kernels.integers import ceil_div
+from bioaudio_kernels.triton_sums import sum_over_rows
 
 
 def causal_conv1d_triton(
@@ -86,7 +87,7 @@ def _(dy, d_final, x, weight, bias, initial_state, cu_seqlens, silu):
             _sequences(x, cu_seqlens), x.shape[1], config.chunk, channels,
             SILU=silu, PACK=pack_of(config, x, dy), **_constants(x, weight, config),
         )  # fmt: skip
-    return dx, d_params.sum(0), d_initial
+    return dx, sum_over_rows(d_params), d_initial
 
 
 @torch.library.register_fake(_backward)

@@ -20,6 +20,7 @@ from bioaudio_kernels.selective_scan.triton_launch import (
     launch_reverse_sweep,
     launch_sum_rows,
 )
+from bioaudio_kernels.triton_sums import sum_over_rows
 
 
 def scan_forward(
@@ -130,7 +131,7 @@ def scan_backward(
                 launch_sum_rows(inputs, rows, total, chunk_0, chunks)
             else:
                 total += _conjugate(rows.sum(0), inputs).mT
-        sums.append([partial.sum(0) for partial in (segment.dA, segment.dD, segment.dbias)])
+        sums.append([sum_over_rows(partial) for partial in (segment.dA, segment.dD, segment.dbias)])
     dA, dD, dbias = (reduce(torch.add, partial) for partial in zip(*sums, strict=True))
     if dz is None:
         dz = x.new_empty(0)
