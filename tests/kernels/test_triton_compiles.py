@@ -57,6 +57,7 @@ class Scan(NamedTuple):
 @cache
 def scan_launches(scan: Scan) -> dict[str, Launch]:
     """Launches of one forward and backward pass at (1, 2^20, 512), by kernel; of several, the first."""
+    from bioaudio_kernels import triton_sums
     from bioaudio_kernels.selective_scan import triton_launch
     from bioaudio_kernels.selective_scan.triton_config import choose_config
     from bioaudio_kernels.selective_scan.triton_scan import scan_backward, scan_forward
@@ -85,10 +86,12 @@ def scan_launches(scan: Scan) -> dict[str, Launch]:
     with pytest.MonkeyPatch.context() as patch:
         for name in SCAN_KERNELS.values():
             patch.setattr(triton_launch, name, Recorder(getattr(triton_launch, name), launches))
+        sums = triton_sums.sum_over_rows_kernel
+        patch.setattr(triton_sums, sums.__name__, Recorder(sums, launches))
         y, final_state, states = scan_forward(inputs, borders, config)
         scan_backward(inputs, borders, states, y, final_state, config)
     by_name = {launch.kernel.__name__: launch for launch in reversed(launches)}
-    return {short: by_name[name] for short, name in SCAN_KERNELS.items()}
+    return {short: by_name[name] for short, name in (SCAN_KERNELS | {"sums": sums.__name__}).items()}
 
 
 @pytest.mark.parametrize(("name", "issue_slots"), [("states", 235), ("outputs", 345)])
@@ -215,8 +218,8 @@ def test_a_step_of_sixteen_states_needs_no_shared_memory(
     assert [launch.compile(90).metadata.shared for launch in launches] == [0]
 
 
-@pytest.mark.parametrize("name", ["chunk_scan", "sum_rows"])
-def test_kernels_between_the_sweeps_compile_without_spills(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["chunk_scan", "sum_rows", "sums"])
+def test_kernels_beside_the_sweeps_compile_without_spills(name: str, tmp_path: Path) -> None:
     code = disassemble(scan_launches(Scan())[name].compile(90), tmp_path)
     assert not code.traffic & {"LDL", "STL"}
 
