@@ -221,6 +221,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         fail(str(error))
     except KeyboardInterrupt:
-        fail("stopped; the same command with `--resume auto` goes on where a checkpoint was kept")
+        fail("stopped; the same command goes on after what it has finished, if that was kept")
     if result:
         print(result)

@@ -139,6 +139,9 @@ def test_clips_that_cannot_be_scored_are_one_line(
         return refused([str(scored / "store"), str(clips), "--out", str(tmp_path / "run"), *SMALL], capsys)
 
     assert "does not exist" in line(tmp_path / "gone")
+    for name in ("", "test", "mine, filtered"):
+        store = [str(scored / "store"), str(scored / "clips"), "--out", str(tmp_path / "run")]
+        assert "--name must not be empty" in refused([*store, f"--name={name}"], capsys)
     (empty := tmp_path / "empty").mkdir()
     assert "holds no audio file" in line(empty)
     soundfile.write(empty / "one.wav", note("low", 0), RATE)

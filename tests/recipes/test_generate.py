@@ -122,7 +122,7 @@ def test_a_sampler_with_recorded_cycles_draws_the_same(
 
 
 @given(
-    temperature=st.sampled_from([0.0, 0.5, 1.0, 2.0]),
+    temperature=st.sampled_from([0.0, 1e-37, 0.5, 1.0, 2.0]),
     top_k=st.sampled_from([None, 1, 3, 100]),
     top_p=st.sampled_from([None, 0.1, 0.7, 1.0]),
     seed=st.integers(0, 100),
@@ -349,7 +349,8 @@ def test_a_prompt_of_another_rate_begins_every_clip(tmp_path: Path) -> None:
         (["--temperature=-1"], "--temperature must be 0 or more, got -1.0"),
         (["--top-k=0"], "--top-k must be 1 or more, got 0"),
         (["--top-p=1.5"], "--top-p must lie in (0, 1], got 1.5"),
-        (["--guidance=-1"], "--guidance must be 0 or more, got -1.0"),
+        (["--guidance=-1"], "--guidance must lie in [0, 1000], got -1.0"),
+        (["--guidance=1e300"], "--guidance must lie in [0, 1000], got 1e+300"),
         (["--guidance=2"], "--guidance 2 needs a network trained with --data.conditional true"),
         (["--seed=-1"], "--seed must be 0 or more, got -1"),
         (["--seconds=0"], "--seconds must be one sample or more"),

@@ -177,6 +177,10 @@ def test_bad_input_is_refused_in_a_line(finished: RunFolder, store: WaveformStor
     refused("--model is missing", **(values | {"model": None}))
     shared = {"trainer": replace(values["trainer"], devices=2, context=2)}
     refused("stays on one device", **(values | shared))
+    if not torch.cuda.is_available():
+        missing = {"trainer": replace(values["trainer"], accelerator="gpu")}
+        with pytest.raises(ValueError, match="--trainer.accelerator gpu cannot be used here"):
+            pretrain_audio(**(values | missing | {"out": tmp_path / "nowhere"}))
     refused("store", **(values | {"data": replace(data, store=tmp_path / "none")}))
 
 

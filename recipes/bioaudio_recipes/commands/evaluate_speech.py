@@ -59,6 +59,8 @@ def evaluate_speech(
         raise ValueError(f"--resamples must be 2 or more, got {resamples}")
     if seed < 0:
         raise ValueError(f"--seed must be 0 or more, got {seed}")
+    if name in ("", "train", "test") or name.endswith(FILTERED):
+        raise ValueError(f"--name must not be empty, train, test or end in '{FILTERED}', got {name!r}")
     source = WaveformStore.open(store)
     generated = generated_clips(clips) if clips is not None else []
     where = device_named(device)

@@ -11,6 +11,8 @@ from torch import Tensor
 
 LARGEST = 1 - 2**-22
 """Of the random numbers: times any sum in float32, it stays below that sum."""
+MOST_GUIDANCE = 1000
+"""So that guided logits stay finite."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +40,8 @@ class Drawing:
             raise ValueError(f"--top-k must be 1 or more, got {self.top_k}")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(f"--top-p must lie in (0, 1], got {self.top_p}")
-        if not 0 <= self.guidance < float("inf"):
-            raise ValueError(f"--guidance must be 0 or more, got {self.guidance}")
+        if not 0 <= self.guidance <= MOST_GUIDANCE:
+            raise ValueError(f"--guidance must lie in [0, {MOST_GUIDANCE}], got {self.guidance}")
 
     @property
     def guided(self) -> bool:
@@ -75,7 +77,7 @@ class Drawing:
         self, log_p: Float[Tensor, "clips vocab"], uniform: Float[Tensor, " clips"]
     ) -> Int64[Tensor, " clips"]:
         if self.temperature != 1:
-            log_p = torch.log_softmax(log_p / self.temperature, -1)
+            log_p = torch.log_softmax((log_p - log_p.amax(-1, keepdim=True)) / self.temperature, -1)
         p = log_p.exp()
         if self.top_k is not None and self.top_k < p.shape[-1]:
             least = p.topk(self.top_k, -1).values[..., -1:]

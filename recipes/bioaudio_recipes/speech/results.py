@@ -55,7 +55,7 @@ def record(
     """
     check_same_classifier(path, classifier.sha256)
     older = read_speech(path)["rows"] if path.is_file() else []
-    names = {row["name"] for row in rows}
+    names = {row["name"] for row in rows} | {row["name"] + FILTERED for row in rows}
     kept = [row for row in older if row["name"] not in names]
     content = {
         "kind": KIND,

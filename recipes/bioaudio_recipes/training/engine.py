@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any, Literal
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy
@@ -165,28 +166,37 @@ def fit(
         config: how to execute the run.
         accumulation: batches of this process in an optimizer step.
         checkpoint: what to go on from.
+
+    Raises:
+        ValueError: for an accelerator that is not there.
     """
     strategy: Any = config.strategy
     if config.world_size > 1 and strategy in ("auto", "ddp"):
         strategy = DDPStrategy(timeout=config.collective_timeout)
     with _quiet_lightning():
-        trainer = Trainer(
-            accelerator=config.accelerator,
-            devices=config.device_count,
-            num_nodes=config.num_nodes,
-            strategy=strategy,
-            precision=config.precision,
-            deterministic=config.deterministic,
-            accumulate_grad_batches=accumulation,
-            callbacks=callbacks,
-            max_epochs=1,
-            limit_val_batches=0,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-        )
+        try:
+            trainer = Trainer(
+                accelerator=config.accelerator,
+                devices=config.device_count,
+                num_nodes=config.num_nodes,
+                strategy=strategy,
+                precision=config.precision,
+                deterministic=config.deterministic,
+                accumulate_grad_batches=accumulation,
+                callbacks=callbacks,
+                max_epochs=1,
+                limit_val_batches=0,
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                use_distributed_sampler=False,
+            )
+        except MisconfigurationException as error:
+            message = str(error).partition("\n")[0]
+            raise ValueError(
+                f"--trainer.accelerator {config.accelerator} cannot be used here: {message}"
+            ) from error
         path = checkpoint.path if checkpoint else None
         trainer.fit(module, loader, ckpt_path=path, weights_only=True)
 
