@@ -180,7 +180,9 @@ def test_bad_input_is_refused_in_a_line(finished: RunFolder, store: WaveformStor
     if not torch.cuda.is_available():
         missing = {"trainer": replace(values["trainer"], accelerator="gpu")}
         values_there: dict[str, Any] = values | missing | {"out": tmp_path / "nowhere"}
-        with pytest.raises(ValueError, match=r"--trainer\.accelerator gpu cannot be used here"):
+        with pytest.raises(
+            ValueError, match=r"--trainer\.accelerator gpu, --trainer\.devices 1 cannot be used here"
+        ):
             pretrain_audio(**values_there)
     refused("store", **(values | {"data": replace(data, store=tmp_path / "none")}))
 

@@ -168,7 +168,7 @@ def fit(
         checkpoint: what to go on from.
 
     Raises:
-        ValueError: for an accelerator that is not there.
+        ValueError: for an accelerator or devices that are not there.
     """
     strategy: Any = config.strategy
     if config.world_size > 1 and strategy in ("auto", "ddp"):
@@ -194,9 +194,8 @@ def fit(
             )
         except MisconfigurationException as error:
             message = str(error).partition("\n")[0]
-            raise ValueError(
-                f"--trainer.accelerator {config.accelerator} cannot be used here: {message}"
-            ) from error
+            wanted = f"--trainer.accelerator {config.accelerator}, --trainer.devices {config.devices}"
+            raise ValueError(f"{wanted} cannot be used here: {message}") from error
         path = checkpoint.path if checkpoint else None
         trainer.fit(module, loader, ckpt_path=path, weights_only=True)
 
