@@ -90,10 +90,11 @@ def pretrain_audio(
         for length, nats in finished.nats.items()
     ]
     if finished.is_whole:
+        network = finished.model.to("cuda" if trainer.on_cuda() else "cpu")
         results = measure_bits(
-            finished.model, corpus, lengths, validation.max_samples, trainer.tokens_per_microbatch
+            network, corpus, lengths, validation.max_samples, trainer.tokens_per_microbatch
         )
-        write_bits(finished.folder, results, finished.model)
+        write_bits(finished.folder, results, network)
         found += [_line(result) for result in results]
     return finished.summary(*found)
 

@@ -79,7 +79,7 @@ def write_bits(folder: RunFolder, results: Sequence[LengthBits], model: Language
     """Write evaluation/bits_per_sample.json of a run: what was measured of its model."""
     content: dict[str, Any] = {"date": now(), "lengths": [asdict(result) for result in results]}
     content["model"] = {"parameters": count_parameters(model)}
-    content["device"] = device_name("cuda" if torch.cuda.is_available() else "cpu")
+    content["device"] = device_name(model.lm_head.weight.device)
     write_json(folder.evaluation / "bits_per_sample.json", content)
 
 
