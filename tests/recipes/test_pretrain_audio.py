@@ -108,6 +108,15 @@ def test_a_share_of_labels_is_not_told(store: WaveformStore) -> None:
     assert (WaveformCorpus(data).held_out(8).read(np.arange(20)).labels >= 0).all()
 
 
+@pytest.mark.gpu
+def test_a_run_on_a_gpu_is_scored_there(store: WaveformStore, tmp_path: Path) -> None:
+    arguments = audio_runs.arguments(store.path, tmp_path)
+    arguments["trainer"] = replace(arguments["trainer"], accelerator="gpu")
+    assert "test bits per sample" in pretrain_audio(**arguments)
+    scored = json.loads((RunFolder(tmp_path).evaluation / "bits_per_sample.json").read_text())
+    assert scored["device"] == torch.cuda.get_device_name()
+
+
 def test_a_run_leaves_model_quantiser_and_bits(finished: RunFolder, store: WaveformStore) -> None:
     model, extra = load_pretrained_waveform(finished.model)
     assert model.config.n_classes == 10
