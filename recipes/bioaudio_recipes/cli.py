@@ -10,15 +10,15 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_origin
 
 import docstring_parser
 from jsonargparse import ArgumentParser, set_parsing_settings
+
+from bioaudio_recipes.bad_input import RECIPES, in_words, no_such_recipe, of_the_system, place_in_config
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("demo:demo", "Run the whole story on the real DNA that ships with the package."),
@@ -73,7 +73,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 BOOLEANS = ("true", "false")
 USAGE_ERROR = 2
-RECIPES = Path(__file__).parent / "configs"
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it: 128 and the number of the signal."""
 
 
 class OneLineParser(ArgumentParser):
@@ -83,37 +84,17 @@ class OneLineParser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Report what is wrong with the arguments, or where it is wrong in a YAML given to `--config`."""
-        fail(self._place_in_config(message) + str(message))
+        fail(place_in_config(str(message), self.arguments) + str(message))
 
     def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
         """Parse, remembering the arguments for the text of an error."""
         self.arguments = list(args or ())
         return super().parse_args(args, *rest, **options)
 
-    def _place_in_config(self, message: str) -> str:
-        """`FILE, line N: ` where the key that the message quotes stands in a file given to `--config`."""
-        quoted = re.search(r"""['"]([A-Za-z_][\w.]*)['"]""", str(message))
-        files = [value for flag, value in pairwise(self.arguments) if flag == "--config"]
-        files += [
-            argument.partition("=")[2] for argument in self.arguments if argument.startswith("--config=")
-        ]
-        if quoted is None or any(argument.startswith(f"--{quoted[1]}") for argument in self.arguments):
-            return ""
-        for file in filter(os.path.isfile, files):
-            for number, line in enumerate(Path(file).read_text(encoding="utf-8").splitlines(), start=1):
-                if line.strip().startswith(f"{quoted[1].rpartition('.')[2]}:"):
-                    return f"{file}, line {number}: "
-        return ""
-
 
 def fail(message: str) -> NoReturn:
     """Print the message as one line on stderr and leave with the exit code for bad input."""
-    text = " ".join(message.split())
-    # Of a value that fits none of several types, what the first of them says is enough.
-    text = re.sub(
-        r"Does not validate against any of the Union subtypes .*? Errors: - (.+?) - .*", r"\1", text
-    )
-    print(f"bioaudio: error: {text}", file=sys.stderr)
+    print(f"bioaudio: error: {in_words(message)}", file=sys.stderr)
     raise SystemExit(USAGE_ERROR)
 
 
@@ -160,8 +141,12 @@ def parser_for(command: str) -> OneLineParser:
     return parser
 
 
-def with_recipe_paths(arguments: Sequence[str]) -> list[str]:
-    """The arguments, with a recipe's name after `--config` replaced by the path of its YAML file."""
+def with_recipe_paths(command: str, arguments: Sequence[str]) -> list[str]:
+    """The arguments, with a recipe's name after `--config` replaced by the path of its YAML file.
+
+    Raises:
+        FileNotFoundError: if there is neither such a file nor such a recipe.
+    """
     result = list(arguments)
     for i, argument in enumerate(result):
         flag, equals, value = argument.partition("=")
@@ -169,9 +154,12 @@ def with_recipe_paths(arguments: Sequence[str]) -> list[str]:
             continue
         position = i if equals else i + 1
         name = value if equals else result[position] if position < len(result) else ""
+        if not name or (Path(name).exists() and not Path(name).is_dir()):
+            continue
         recipe = RECIPES / f"{name}.yaml"
-        if name and not Path(name).exists() and recipe.is_file():
-            result[position] = f"--config={recipe}" if equals else str(recipe)
+        if not recipe.is_file():
+            raise FileNotFoundError(no_such_recipe(command, name))
+        result[position] = f"--config={recipe}" if equals else str(recipe)
     return result
 
 
@@ -195,10 +183,11 @@ def run(command: str, arguments: Sequence[str]) -> str | None:
     """Parse the arguments of one command and call it.
 
     Raises:
+        FileNotFoundError: for a `--config` that is not there.
         SystemExit: with code 2 on bad arguments.
     """
     parser = parser_for(command)
-    spelled = with_plain_flags(with_recipe_paths(arguments), parser)
+    spelled = with_plain_flags(with_recipe_paths(command, arguments), parser)
     values = vars(parser.instantiate(parser.parse_args(spelled)))
     values.pop("config", None)
     return load(command)(**values)
@@ -218,9 +207,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fail(f"unknown command {command!r}; `bioaudio --help` lists them: {', '.join(COMMANDS)}")
     try:
         result = run(command, rest)
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        fail(of_the_system(error))
+    except ValueError as error:
         fail(str(error))
     except KeyboardInterrupt:
-        fail("stopped; the same command goes on after what it has finished, if that was kept")
+        kept = "stopped; the same command goes on after what it has finished, if that was kept"
+        print(f"bioaudio: {kept}", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
     if result:
         print(result)

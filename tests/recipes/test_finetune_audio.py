@@ -180,5 +180,5 @@ def test_examples_are_whole_clips_and_depend_on_their_number_alone(store: Wavefo
 def test_every_yaml_parses(name: str) -> None:
     parser = cli.parser_for("finetune-audio")
     arguments = ["--config", f"finetune-audio/{name}", "--data.store=x", "--out=x"]
-    values = parser.instantiate(parser.parse_args(cli.with_recipe_paths(arguments)))
+    values = parser.instantiate(parser.parse_args(cli.with_recipe_paths("finetune-audio", arguments)))
     assert values.model.pooling == (4, 4)

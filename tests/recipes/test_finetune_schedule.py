@@ -37,7 +37,7 @@ def test_own_warm_up_and_epochs_by_passes() -> None:
 @pytest.mark.parametrize("name", sorted(path.stem for path in (RECIPES / "finetune").glob("*.yaml")))
 def test_every_yaml_parses_and_plans(name: str) -> None:
     parser = parser_for("finetune")
-    flags = with_recipe_paths(["--config", f"finetune/{name}", "--out=x"])
+    flags = with_recipe_paths("finetune", ["--config", f"finetune/{name}", "--out=x"])
     values = parser.instantiate(parser.parse_args(flags))
     stages = values.schedule.plan(values.length, values.trainer.tokens_per_microbatch)
     assert stages[-1].length == values.length

@@ -232,7 +232,9 @@ def test_unknown_blocks_exit_2_in_one_line(
 @pytest.mark.parametrize("name", NAMES)
 def test_every_yaml_parses(name: str) -> None:
     parser = parser_for("pretrain-audio")
-    flags = with_recipe_paths(["--config", f"pretrain-audio/{name}", "--out=x", "--data.store=x"])
+    flags = with_recipe_paths(
+        "pretrain-audio", ["--config", f"pretrain-audio/{name}", "--out=x", "--data.store=x"]
+    )
     values = parser.instantiate(parser.parse_args(flags))
     schedule, trainer = values.schedule, values.trainer
     assert schedule.accumulation(trainer.tokens_per_microbatch, trainer.world_size) >= 1

@@ -40,7 +40,7 @@ def finished(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def parse(*flags: str) -> Any:
     parser = parser_for("pretrain")
-    return parser.instantiate(parser.parse_args(with_recipe_paths(flags)))
+    return parser.instantiate(parser.parse_args(with_recipe_paths("pretrain", flags)))
 
 
 @pytest.mark.parametrize("name", NAMES)

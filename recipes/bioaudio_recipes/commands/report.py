@@ -16,6 +16,8 @@ def report(runs: list[Path], *, out: Path | None = None) -> str:
         runs: Run folders; parts that a run does not have are left out.
         out: File to write; report.html in the first run's folder unless given.
     """
+    if out is not None and out.is_dir():
+        raise IsADirectoryError(f"--out {out} is a folder; give a file, as {out / 'report.html'}")
     page = report_page([read_run(run) for run in runs], now())
     path = out or RunFolder(runs[0]).report
     path.parent.mkdir(parents=True, exist_ok=True)
