@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from bioaudio_recipes.commands.pretrain import pretrain
+from bioaudio_recipes.pretrain.language_model import LanguageModel
 from bioaudio_recipes.pretrain.validation import Validation
 from bioaudio_recipes.run_folder import RunFolder
 from bioaudio_recipes.training.roll_call import RollCall
@@ -113,6 +114,21 @@ def test_signal_during_the_first_validation_waits_too(
     with pytest.raises(SystemExit):
         pretrain(**arguments(store, tmp_path))
     assert [path.name for path in RunFolder(tmp_path).checkpoints.iterdir()] == ["step-00000001.ckpt"]
+
+
+def test_ctrl_c_that_nobody_took_is_a_keyboard_interrupt(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the second one is; Lightning alone would leave with an exit code of its own."""
+
+    def interrupted(self: LanguageModel, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LanguageModel, "training_step", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(**arguments(store, tmp_path))
+    signal.signal(signal.SIGINT, before)  # which Lightning ignores from then on
 
 
 def test_run_told_to_stop_saves_first_and_resumes(

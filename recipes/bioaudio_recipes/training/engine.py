@@ -64,7 +64,8 @@ class TrainerConfig:
     keep_checkpoints: int = 2
     """Newest checkpoints to keep."""
     max_minutes: float | None = None
-    """Save, export and leave after this time, of a limited booking for example; --resume auto goes on."""
+    """Save, export and leave after this time, of a limited booking for example; --resume auto goes on. It is
+    looked at between two steps: a validation is not cut short, so leave it the time that it takes."""
     progress: bool = True
     """Whether to show a progress bar on stderr."""
 
@@ -169,6 +170,7 @@ def fit(
 
     Raises:
         ValueError: for an accelerator or devices that are not there.
+        KeyboardInterrupt: after Ctrl-C where no callback took the signal.
     """
     strategy: Any = config.strategy
     if config.world_size > 1 and strategy in ("auto", "ddp"):
@@ -197,7 +199,12 @@ def fit(
             wanted = f"--trainer.accelerator {config.accelerator}, --trainer.devices {config.devices}"
             raise ValueError(f"{wanted} cannot be used here: {message}") from error
         path = checkpoint.path if checkpoint else None
-        trainer.fit(module, loader, ckpt_path=path, weights_only=True)
+        try:
+            trainer.fit(module, loader, ckpt_path=path, weights_only=True)
+        except SystemExit as error:  # which Lightning makes of Ctrl-C, with an exit code of its own
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise error.__context__ from None
+            raise
 
 
 def process_rank(config: TrainerConfig) -> int:
