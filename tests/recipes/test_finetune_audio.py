@@ -20,7 +20,7 @@ from bioaudio_recipes.finetune.schedule import FinetuneSchedule
 from bioaudio_recipes.finetune.waveform_task import WaveformTask
 from bioaudio_recipes.optimisation import OptimizerConfig
 from bioaudio_recipes.pretrain.starting_waveform_model import ABOUT
-from bioaudio_recipes.pretrain.waveform_data import WaveformCorpus, WaveformData
+from bioaudio_recipes.pretrain.waveform_data import HeardStore, WaveformCorpus, WaveformData
 from bioaudio_recipes.training.engine import TrainerConfig
 from tone_store import RATE, tone_store
 
@@ -46,7 +46,7 @@ def settings(store: WaveformStore, tmp_path: Path) -> dict[str, Any]:
     """Arguments of a tiny run."""
     return {
         "out": tmp_path / "run",
-        "data": WaveformData(store=store.path),
+        "data": HeardStore(store=store.path),
         "model": MODEL,
         "schedule": FinetuneSchedule(epochs=1, steps_per_epoch=2, batch_size=12),
         "optimizer": OptimizerConfig(learning_rate=2e-2, lr_min=1e-3),
@@ -81,7 +81,7 @@ def test_planted_tones_are_told_apart(settings: dict[str, Any], store: WaveformS
     folder = settings["out"] / "finetune" / f"length-{entry['length']}" / "model"
     classifier, classes, sound = load_waveform_classifier(folder)
     assert (classes, sound.sample_rate) == (("high", "low", "middle"), RATE)
-    task = WaveformTask(corpus=WaveformCorpus(settings["data"]), length=120)
+    task = WaveformTask(corpus=WaveformCorpus(WaveformData(store=store.path)), length=120)
     tests = task.held_out("test", 120, 1)
     batch = collate([tests.read(i) for i in range(tests.count)])
     found = classifier(batch.tokens, batch.lengths).argmax(1)
@@ -114,7 +114,16 @@ def test_training_starts_from_the_pretrained_weights(settings: dict[str, Any], t
     [
         ({"quantiser": Quantiser(law="linear").to_dict()}, "hears 8-bit linear per file at 1,000 Hz"),
         ({"sample_rate": 2 * RATE}, "hears 8-bit mu-law per file at 2,000 Hz"),
-        ({"labels": ["high", "low"]}, "with the labels high, low"),
+        ({"sample_rate": 2 * RATE}, "prepare-audio --sample-rate 2000"),
+        (
+            {"quantiser": Quantiser(bits=8, law="linear").to_dict()},
+            "set --data.quantiser to what the checkpoint",
+        ),
+        (
+            {"labels": ["high", "low"]},
+            "trained with the labels high, low, and a classifier cannot be told them",
+        ),
+        ({"labels": ["high", "low"]}, "pretrain one with `bioaudio pretrain-audio --data.conditional false`"),
     ],
 )
 def test_models_of_other_codes_are_refused(
@@ -138,6 +147,12 @@ def test_bad_settings_are_refused(settings: dict[str, Any], change: dict[str, An
     with pytest.raises(ValueError, match=re.escape(message)):
         finetune_audio(**changed(settings, **change))
     assert not settings["out"].exists()
+
+
+def test_flags_of_pretraining_alone_are_not_offered() -> None:
+    offered = {action.dest for action in cli.parser_for("finetune-audio")._actions}
+    assert {"data.store", "data.quantiser"} <= offered
+    assert not {"data.conditional", "data.label_dropout", "data.short"} & offered
 
 
 def test_store_without_labels_is_one_line_and_exit_code_2(

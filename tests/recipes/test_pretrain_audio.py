@@ -169,7 +169,7 @@ def test_bad_input_is_refused_in_a_line(finished: RunFolder, store: WaveformStor
     codes = "hears 8-bit mu-law per file at 1,000 Hz .* gives it 8-bit mu-law absolute"
     refused(codes, **(from_run | absolute))
     unlabelled = {"data": replace(data, conditional=False)}
-    refused("with the labels .* without labels", **(from_run | unlabelled))
+    refused("with the labels .* without labels: give --data.conditional true", **(from_run | unlabelled))
     elsewhere = {"out": finished.root}
     refused("quantiser.scale was 'file', now it is 'absolute'", **(values | absolute | elsewhere))
     dropout = {"data": replace(data, label_dropout=0.1)}

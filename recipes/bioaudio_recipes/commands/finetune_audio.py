@@ -7,13 +7,19 @@ from typing import Literal
 
 from bioaudio_mamba import SashimiConfig
 from bioaudio_mamba.classifier import Pooling
+from bioaudio_mamba.pretrained import read_description
 from bioaudio_recipes.finetune.running import Finetuning, check_settings
 from bioaudio_recipes.finetune.schedule import FinetuneSchedule
 from bioaudio_recipes.finetune.validation import EvaluationConfig
 from bioaudio_recipes.finetune.waveform_task import WaveformTask
 from bioaudio_recipes.optimisation import OptimizerConfig
-from bioaudio_recipes.pretrain.starting_waveform_model import ABOUT, WaveformPreset, starting_waveform_model
-from bioaudio_recipes.pretrain.waveform_data import WaveformCorpus, WaveformData
+from bioaudio_recipes.pretrain.starting_waveform_model import (
+    ABOUT,
+    WaveformPreset,
+    sound_of,
+    starting_waveform_model,
+)
+from bioaudio_recipes.pretrain.waveform_data import HeardStore, WaveformCorpus, WaveformData
 from bioaudio_recipes.speech.fitting import check_labels
 from bioaudio_recipes.training.engine import TrainerConfig
 
@@ -21,7 +27,7 @@ from bioaudio_recipes.training.engine import TrainerConfig
 def finetune_audio(
     *,
     out: Path,
-    data: WaveformData,
+    data: HeardStore,
     length: int | None = None,
     init_from: Path | None = None,
     model: SashimiConfig | WaveformPreset | None = None,
@@ -41,7 +47,7 @@ def finetune_audio(
         out: run folder to write; that of a pretraining will do.
         data: the store, and how samples become codes: as the pretrained model hears them.
         length: samples of a window; by default those of the longest clip, so that every clip is one example.
-        init_from: folder of a pretrained model (RUN/model) to start from; one without labels.
+        init_from: folder of a pretrained model (RUN/model) to start from; one trained without labels.
         model: without init_from, a preset or sizes of a fresh network.
         pooling: the head reads the mean over all samples, or the last sample's state.
         freeze_backbone: train the head alone.
@@ -59,14 +65,11 @@ def finetune_audio(
     """
     arguments = dict(locals())
     check_settings(optimizer, trainer, seed)
-    if data.conditional or data.label_dropout or data.short != "mask":
-        raise ValueError(
-            "--data.conditional, --data.label_dropout and --data.short are for pretraining; a classifier "
-            "takes none of them"
-        )
     if length is not None and length < 1:
         raise ValueError(f"--length must be 1 or more, got {length}")
-    corpus = WaveformCorpus(data)
+    if init_from is not None:
+        _check_untold(init_from)
+    corpus = WaveformCorpus(WaveformData(store=data.store, quantiser=data.quantiser))
     check_labels(corpus.store)
     length = length or max(clip.length for clip in corpus.store.clips)
     return Finetuning(
@@ -86,3 +89,14 @@ def finetune_audio(
         resume=resume,
         seed=seed,
     ).run()
+
+
+def _check_untold(init_from: Path) -> None:
+    """Refuse a network that is told the label, which a classifier is to find."""
+    config, extra = read_description(init_from)
+    if isinstance(config, SashimiConfig) and (labels := sound_of(init_from, extra).labels):
+        raise ValueError(
+            f"--init-from {init_from} was trained with the labels {', '.join(labels)}, and a classifier "
+            "cannot be told them; pretrain one with `bioaudio pretrain-audio --data.conditional false`, or "
+            "leave --init-from out"
+        )

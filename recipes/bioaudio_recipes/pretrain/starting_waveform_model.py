@@ -109,8 +109,21 @@ def starting_waveform_model(
     wanted = Sound(corpus.quantiser, corpus.store.sample_rate, corpus.labels)
     if sound != wanted:
         raise ValueError(
-            f"checkpoint {init_from} hears {sound}; store {corpus.store.path} gives it {wanted}: prepare the "
-            "store at that rate, or set --data.quantiser and --data.conditional"
+            f"checkpoint {init_from} hears {sound}; store {corpus.store.path} gives it {wanted}: "
+            f"{_remedy(sound, wanted)}"
         )
     check_same_sizes(config, loaded.config, init_from)
     return loaded
+
+
+def _remedy(sound: Sound, wanted: Sound) -> str:
+    """What to do about the first difference."""
+    if sound.sample_rate != wanted.sample_rate:
+        return f"prepare a store with `bioaudio prepare-audio --sample-rate {sound.sample_rate}`"
+    if sound.quantiser != wanted.quantiser:
+        return "set --data.quantiser to what the checkpoint has: " + ", ".join(
+            f"{name} {value}" for name, value in sound.quantiser.to_dict().items()
+        )
+    if bool(sound.labels) != bool(wanted.labels):
+        return f"give --data.conditional {'true' if sound.labels else 'false'}"
+    return "the labels must be the same"

@@ -23,17 +23,23 @@ _LABELS = 0x6C6162656C
 
 
 @dataclass(frozen=True, kw_only=True)
-class WaveformData:
+class HeardStore:
     """A waveform store, and how a network hears it."""
 
     store: Path
     """Waveform store, written by `bioaudio prepare-audio`; its splits are train, valid and test."""
+    quantiser: Quantiser | None = None
+    """How samples become codes; as the store says if not given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaveformData(HeardStore):
+    """What a pretraining makes of a store."""
+
     conditional: bool = False
     """Whether the network is told the label of each clip, and so can be asked for one."""
     label_dropout: float = 0.0
     """Share of training windows whose label is left out, which `bioaudio generate --guidance` builds on."""
-    quantiser: Quantiser | None = None
-    """How samples become codes; as the store says if not given."""
     short: Literal["mask", "silence", "skip"] = "mask"
     """What fills a training window that no clip fills: nothing that counts (mask), or silence, which the
     network then learns to end a clip with. skip leaves such windows out."""
