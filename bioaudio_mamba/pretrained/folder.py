@@ -94,6 +94,17 @@ def load_pretrained_waveform(
     return model.to(device), content.get(_EXTRA, {})
 
 
+def read_description(directory: str | Path) -> tuple[MambaConfig | SashimiConfig, dict[str, Any]]:
+    """What config.json says, without the weights: the configuration, and the `extra` saved with it.
+
+    Raises:
+        FileNotFoundError: the folder or its config.json is missing.
+        ValueError: config.json is damaged, or describes no model of ours.
+    """
+    content, config = _described(Path(directory), "auto")
+    return config, content.get(_EXTRA, {})
+
+
 def _described(directory: Path, backend: Backend) -> tuple[dict[str, Any], MambaConfig | SashimiConfig]:
     """The content of config.json, and the configuration in it."""
     if not directory.is_dir():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import soundfile
 import torch
 from audio_runs import RATE, TINY, make_run
 from bioaudio_data.audio import Quantiser
+from bioaudio_data.vocabulary import DNA
 from bioaudio_recipes import cli
 from bioaudio_recipes.generation.compiled_network import CompiledNetwork
 from bioaudio_recipes.generation.cycle import Drawn, Place, Recorded, stepwise
@@ -27,7 +29,8 @@ from hypothesis import strategies as st
 from tolerances import OUTPUT_RTOL, assert_close
 from torch.nn import functional
 
-from bioaudio_mamba import BlockConfig, WaveformLM
+from bioaudio_mamba import BlockConfig, CausalLM, MambaConfig, WaveformLM
+from bioaudio_mamba.pretrained import save_pretrained
 
 BLOCKS = [BlockConfig(d_state=4), BlockConfig(kind="mamba-s4", d_state=4), BlockConfig(kind="s4", d_state=4)]
 
@@ -323,6 +326,19 @@ def test_guided_clips_are_written_and_go_on_with_the_same_guidance(tmp_path: Pat
         generate(run, tmp_path / "out", "--guidance=3")
 
 
+def test_clips_of_before_there_was_guidance_go_on_without_it(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", replace(TINY, n_classes=2), labels=("one", "two"), label_dropout=0.1)
+    generate(run, tmp_path / "out", "--num=2")
+    settings = json.loads((tmp_path / "out" / "generation.json").read_text())
+    assert settings.pop("guidance") == 1.0
+    (tmp_path / "out" / "generation.json").write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match=r"clips with guidance = 1.0, now it is 2.0"):
+        generate(run, tmp_path / "out", "--guidance=2")
+    generate(run, tmp_path / "out")
+    generate(run, tmp_path / "whole")
+    assert table(tmp_path / "out") == table(tmp_path / "whole")
+
+
 def load(run: RunFolder) -> WaveformLM:
     from bioaudio_recipes.pretrain.starting_waveform_model import load_waveform_model
 
@@ -375,6 +391,53 @@ def test_an_unknown_label_names_those_that_are_known(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", replace(TINY, n_classes=2), labels=("one", "two"))
     with pytest.raises(ValueError, match="'three' is unknown; this network knows one, two"):
         generate(run, tmp_path / "out", "--label=three")
+
+
+def test_a_label_may_be_a_number_in_yaml(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", replace(TINY, n_classes=2), labels=("3", "4"))
+    (tmp_path / "four.yaml").write_text("label: 4\n")
+    generate(run, tmp_path / "out", f"--config={tmp_path / 'four.yaml'}")
+    assert {row["label"] for row in table(tmp_path / "out")} == {"4"}
+    assert "all were there already" in str(generate(run, tmp_path / "out", "--label=4"))
+
+
+def test_a_run_of_another_kind_is_sent_to_its_commands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sound, dna = make_run(tmp_path / "sound"), RunFolder(tmp_path / "dna").create()
+    model = CausalLM(MambaConfig(d_model=8, n_layer=1, d_state=4), torch.Generator().manual_seed(0))
+    save_pretrained(model, dna.model, {"vocabulary": DNA.to_dict()})
+    save_pretrained(model, tmp_path / "classifier", {"vocabulary": DNA.to_dict(), "classifier": {}})
+    (tmp_path / "genome.fa").write_text(">one\nGATTACA\n")
+    for run, message in (
+        (
+            sound.root,
+            "holds a model of sound, this command is for DNA; for a run over sound there are `bioaudio gen",
+        ),
+        (tmp_path / "classifier", "holds a classifier, judged when it was fine-tuned"),
+    ):
+        for arguments in (
+            ["evaluate", str(run)],
+            ["evaluate", str(run), f"--genome={tmp_path / 'genome.fa'}"],
+            ["score", str(run), str(tmp_path / "genome.fa"), f"--out={tmp_path / 'out'}"],
+        ):
+            assert message in refused(arguments, capsys)
+    message = (
+        "holds a model of DNA, this command is for sound; for a run over DNA there are `bioaudio evaluate`"
+    )
+    assert message in refused(["generate", str(dna.root)], capsys)
+    (dna.root / "finetune").mkdir()
+    assert message in refused(["generate", str(dna.root)], capsys)
+    dna.model.rename(tmp_path / "elsewhere")
+    assert "holds a classifier" in refused(["generate", str(dna.root)], capsys)
+
+
+def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(arguments)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert exit_.value.code == 2
+    return line
 
 
 def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from bioaudio_recipes.counting import DEFAULT_BASELINES, BaselineScore, CountingBaselines
 from bioaudio_recipes.evaluation.held_out import HeldOutBases, Whole, split_symbols
-from bioaudio_recipes.evaluation.open_model import open_model, require_folder
+from bioaudio_recipes.evaluation.open_model import open_model, weights_folder
 from bioaudio_recipes.evaluation.perplexity import score_passages, score_windows
 from bioaudio_recipes.evaluation.results import length_entry, perplexity_results, results_table
 from bioaudio_recipes.evaluation.run_data import (
@@ -72,9 +72,10 @@ def evaluate(
         device: Where the model runs: auto, cpu, cuda, cuda:1, ...
         out: File to write; evaluation/perplexity.json in the model's folder unless given.
     """
-    require_folder(model)
+    is_run = weights_folder(model, "DNA") != model
     run = RunFolder(model)
-    is_run = run.model.is_dir()
+    if out is not None and out.is_dir():
+        raise IsADirectoryError(f"--out {out} is a folder; give a file, as {out / 'perplexity.json'}")
     if not is_run and genome is None:
         raise ValueError(
             f"{model} is no run's folder, so the genomes of its model are unknown: give --genome"

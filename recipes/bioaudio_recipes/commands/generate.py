@@ -13,14 +13,14 @@ import torch
 from tqdm import tqdm
 
 from bioaudio_mamba.pretrained.weights import find_weights
-from bioaudio_recipes.evaluation.open_model import device_named, require_folder
+from bioaudio_recipes.evaluation.open_model import device_named, weights_folder
 from bioaudio_recipes.generation.clip_folder import AudioFormat, ClipFolder, ClipRow, ClipWriter
 from bioaudio_recipes.generation.drawing import Drawing
 from bioaudio_recipes.generation.noise import NoiseDetector
 from bioaudio_recipes.generation.prompt import read_prompt
 from bioaudio_recipes.generation.sampler import Sampler
 from bioaudio_recipes.pretrain.starting_waveform_model import Sound, load_waveform_model
-from bioaudio_recipes.run_folder import RunFolder, device_name, write_json
+from bioaudio_recipes.run_folder import device_name, write_json
 
 
 def generate(
@@ -29,7 +29,7 @@ def generate(
     out: Path | None = None,
     num: int = 16,
     seconds: float = 1.0,
-    label: str | None = None,
+    label: str | int | None = None,
     prompt: Path | None = None,
     temperature: float = 1.0,
     top_k: int | None = None,
@@ -64,8 +64,7 @@ def generate(
         device: Where the network runs: auto, cpu, cuda, cuda:1, ...
     """
     drawing = Drawing(temperature=temperature, top_k=top_k, top_p=top_p, guidance=guidance)
-    require_folder(run)
-    weights = RunFolder(run).model if RunFolder(run).model.is_dir() else run
+    weights = weights_folder(run, "sound")
     model, sound = load_waveform_model(weights, device_named(device))
     samples = round(seconds * sound.sample_rate)
     for name, value in (("num", num), ("batch", batch), ("seconds", samples)):
@@ -78,6 +77,7 @@ def generate(
             f"--guidance {guidance:g} needs a network trained with --data.conditional true "
             "--data.label_dropout 0.1, or any share above 0"
         )
+    label = None if label is None else str(label)  # YAML reads 3 as a number
     classes = _classes(label, sound, num)
     codes = None if prompt is None else read_prompt(prompt, sound)
     folder = ClipFolder(

@@ -23,6 +23,8 @@ from bioaudio_recipes.run_folder import write_json
 
 TABLE = "clips.csv"
 SETTINGS = "generation.json"
+ADDED = {"guidance": 1.0}
+"""Settings that older folders do not name, and what they were there."""
 AudioFormat = Literal["wav", "flac"]
 
 
@@ -66,7 +68,7 @@ class ClipFolder:
         self.rows: dict[int, ClipRow] = {}
         path = root / SETTINGS
         if path.is_file():
-            before = _read_settings(path)
+            before = read_settings(root)
             for name, value in settings.items():
                 if before.get(name) != value:
                     raise ValueError(
@@ -139,9 +141,16 @@ def _partial(path: Path) -> str:
     return f"{path}.partial"
 
 
-def _read_settings(path: Path) -> dict[str, Any]:
+def read_settings(folder: Path) -> dict[str, Any]:
+    """What the clips of a folder depend on.
+
+    Raises:
+        FileNotFoundError: if the folder does not say.
+        ValueError: if its file is damaged.
+    """
+    path = folder / SETTINGS
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return ADDED | dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}); remove the folder to begin anew") from error
 
