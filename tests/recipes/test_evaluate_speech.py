@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import json
 import shutil
 from pathlib import Path
@@ -13,9 +14,11 @@ import pytest
 import soundfile
 import torch
 from bioaudio_recipes import cli
+from bioaudio_recipes.commands.generate import generate
 from bioaudio_recipes.speech.classifier import load_classifier
 from bioaudio_recipes.speech.clips import generated_clips, most_likely, real_clips
 from bioaudio_recipes.speech.log_mel import LogMelConfig, fitted, log_mel, mel_filters
+from bioaudio_recipes.speech.results import DRAWN, doubt
 from bioaudio_recipes.speech.training import shifted
 from tone_store import PITCHES, RATE, note, tone_store, write_notes
 
@@ -109,6 +112,45 @@ def test_clips_scored_again_come_last(scored: Path, tmp_path: Path) -> None:
         cli.run("evaluate-speech", [*folders, "--name", name, *SMALL])
     names = [row["name"] for row in content(tmp_path)["rows"]]
     assert names == ["train", "test", "other", "other, filtered", "one", "one, filtered"]
+
+
+def test_a_row_says_how_its_clips_were_drawn(scored: Path, tmp_path: Path) -> None:
+    clips = shutil.copytree(scored / "clips", tmp_path / "clips")
+    settings = {"temperature": 0.9, "top_k": None, "top_p": 1.0, "guidance": 3.0, "seed": 0, "format": "wav"}
+    (clips / "generation.json").write_text(json.dumps(settings))
+    folders = [str(scored / "store"), str(clips), "--out", str(tmp_path)]
+    text = str(cli.run("evaluate-speech", [*folders, *SMALL]))
+    assert text.count("guidance 3, temperature 0.9, top-p 1\n") == 2
+    kept = {name: settings[name] for name in ("guidance", "temperature", "top_k", "top_p", "seed")}
+    assert [row.get("drawn") for row in content(tmp_path)["rows"]] == [None, None, kept, kept]
+    del settings["guidance"]
+    (clips / "generation.json").write_text(json.dumps(settings | {"temperature": 1.0, "top_p": None}))
+    assert "drawn by" not in str(cli.run("evaluate-speech", [*folders, *SMALL])), "all as by default"
+    assert content(tmp_path)["rows"][2]["drawn"] == DRAWN
+
+
+def test_the_defaults_of_drawing_are_those_of_generate() -> None:
+    parameters = inspect.signature(generate).parameters
+    assert {name: parameters[name].default for name in DRAWN} == DRAWN
+
+
+def test_scores_by_a_bad_classifier_come_with_a_warning(scored: Path, tmp_path: Path) -> None:
+    store = [str(scored / "store"), "--out", str(tmp_path / "run"), *SMALL]
+    assert "warning" not in str(cli.run("evaluate-speech", store))
+    for accuracy, said in (
+        ({"train": 1.0, "valid": 1.0, "test": 0.5}, "recognises 50.0% of the real test clips"),
+        ({"train": 1.0, "valid": 0.8}, "recognises 80.0% of the real valid clips"),
+        ({"train": 0.1, "valid": 0.1, "test": 0.9}, ""),
+        ({}, ""),
+    ):
+        warning = doubt({"accuracy": accuracy})
+        assert said in warning
+        assert bool(warning) == bool(said)
+    bad = ["--classifier", str(tmp_path / "bad"), "--training.epochs=1", "--training.learning_rate=1e-9"]
+    text = str(
+        cli.run("evaluate-speech", [str(scored / "store"), f"--out={tmp_path / 'other'}", *SMALL, *bad])
+    )
+    assert "warning: the classifier recognises" in text.splitlines()[-2]
 
 
 def test_scores_of_two_classifiers_are_never_mixed(

@@ -59,10 +59,11 @@ def root(tmp_path: Path, store: WaveformStore) -> Path:
 def speech() -> dict[str, Any]:
     score = {"value": 3.25, "low": 3.0, "high": 3.5}
     metrics = dict.fromkeys(("fid", "is", "is_published", "mis", "am"), score)
+    drawn = {"guidance": 3.0, "temperature": 0.7, "top_k": None, "top_p": None, "seed": 0}
     share = {"label_accuracy": {"value": 0.875, "low": 0.8, "high": 0.93}}
     rows = [
         {"name": "test", "clips": 300, **metrics},
-        {"name": "cold", "clips": 12, "flagged": 1, **metrics, "label_accuracy": score},
+        {"name": "cold", "clips": 12, "flagged": 1, **metrics, "label_accuracy": score, "drawn": drawn},
         {"name": "generated", "clips": 12, "flagged": 1, **metrics, **share},
         {"name": "generated, filtered", "clips": 7, "flagged": 0, **metrics, "label_accuracy": score},
     ]
@@ -104,6 +105,8 @@ def test_page_says_what_was_measured(root: Path) -> None:
         "<strong>87.5%</strong><span>generated clips recognised as their label",
         "0123456789ab",
         "IS as published",
+        ">drawn by</th>",
+        "<td>guidance 3, temperature 0.7</td>",
         "3.000 to 3.500",
         "samples per second in training",
         "windows of 2,000",
@@ -112,6 +115,14 @@ def test_page_says_what_was_measured(root: Path) -> None:
     ):
         assert text in page, text
     assert "bases" not in re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)
+
+
+def test_page_warns_of_a_bad_classifier(root: Path) -> None:
+    assert "Warning" not in page_of(root)
+    content = speech()
+    content["classifier"]["accuracy"] = {"test": 0.6}
+    write_json(root / "evaluation" / "speech.json", content)
+    assert "<p>Warning: the classifier recognises 60.0% of the real test clips" in page_of(root)
 
 
 def test_lengths_of_classified_clips_are_samples(root: Path) -> None:

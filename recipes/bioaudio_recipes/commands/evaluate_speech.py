@@ -11,11 +11,12 @@ from bioaudio_data.audio import WaveformStore
 from numpy.typing import NDArray
 
 from bioaudio_recipes.evaluation.open_model import device_named
+from bioaudio_recipes.generation.clip_folder import SETTINGS, read_settings
 from bioaudio_recipes.run_folder import RunFolder, device_name
 from bioaudio_recipes.speech.classifier import Heard, SpeechClassifier
 from bioaudio_recipes.speech.clips import GeneratedClip, generated_clips, most_likely, real_clips
 from bioaudio_recipes.speech.fitting import classifier_of, labels_of
-from bioaudio_recipes.speech.results import FILTERED, check_same_classifier, record, speech_table
+from bioaudio_recipes.speech.results import DRAWN, FILTERED, check_same_classifier, record, speech_table
 from bioaudio_recipes.speech.scoring import row, subset
 from bioaudio_recipes.speech.training import ClassifierTraining
 
@@ -44,7 +45,8 @@ def evaluate_speech(
     Args:
         store: Waveform store with labels.
         clips: Folder of generated wav or flac files, as `bioaudio generate` writes it: clips.csv in it, if
-            there, has the columns file, label, log_likelihood, flagged. Default: only the store is scored.
+            there, has the columns file, label, log_likelihood, flagged, and generation.json how they were
+            drawn. Default: only the store is scored.
         out: Run folder; the scores go to evaluation/speech.json in it, beside those that are there.
         name: Of the rows of these clips. With likelihoods there are two: all clips, and those left when the
             least likely 40 % and the most likely 5 % are dropped, as in the published tables.
@@ -107,11 +109,14 @@ def _generated_rows(
 ) -> Iterator[dict[str, Any]]:
     """All clips; and, where their likelihoods are known, those that the published filter leaves."""
     heard = judge.hear(clip.read(judge.mel.sample_rate) for clip in clips)
-    flagged = {"folder": str(folder), "flagged": sum(clip.flagged for clip in clips)}
-    yield row(name, heard, train, labels, **drawing) | flagged
+    about: dict[str, Any] = {"folder": str(folder), "flagged": sum(clip.flagged for clip in clips)}
+    if (folder / SETTINGS).is_file():
+        settings = read_settings(folder)
+        about["drawn"] = {key: settings[key] for key in DRAWN if key in settings}
+    yield row(name, heard, train, labels, **drawing) | about
     if all(clip.log_likelihood is not None for clip in clips):
         places = most_likely(clips, *DROPPED)
         if len(places) > 1:
             kept = None if labels is None else labels[places]
-            flagged["flagged"] = sum(clips[i].flagged for i in places)
-            yield row(f"{name}{FILTERED}", subset(heard, places), train, kept, **drawing) | flagged
+            about["flagged"] = sum(clips[i].flagged for i in places)
+            yield row(f"{name}{FILTERED}", subset(heard, places), train, kept, **drawing) | about

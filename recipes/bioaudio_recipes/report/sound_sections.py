@@ -12,7 +12,7 @@ from bioaudio_recipes.report.markup import Markup, element, joined
 from bioaudio_recipes.report.players import players
 from bioaudio_recipes.report.sound_results import SoundResults
 from bioaudio_recipes.report.table import table
-from bioaudio_recipes.speech.results import COLUMNS, FILTERED, cell
+from bioaudio_recipes.speech.results import COLUMNS, FILTERED, cell, columns, doubt
 
 BITS = {"bits": "network", "counted": "counts of pairs of codes", "entropy": "order-1 entropy"}
 """Names of the columns of bits_per_sample.json."""
@@ -83,7 +83,7 @@ def _bits(result: Mapping[str, Any], identifier: str) -> Markup:
 
 
 def _speech(result: Mapping[str, Any]) -> Markup:
-    keys = [key for key in COLUMNS if any(key in row for row in result["rows"])]
+    keys = columns(result["rows"])
     rows = [[row["name"], *(_two_lines(cell(row, key)) for key in keys)] for row in result["rows"]]
     classifier = result["classifier"]
     accuracy = ", ".join(f"{split} {share:.1%}" for split, share in classifier.get("accuracy", {}).items())
@@ -97,7 +97,9 @@ def _speech(result: Mapping[str, Any]) -> Markup:
         ["clips", *(COLUMNS[k] if k != "clips" else "number" for k in keys)],
         rows,
     )
-    return element("div", scores, element("p", note, class_="muted note"))
+    warning = doubt(classifier)
+    warned = [element("p", f"Warning: {warning}.")] if warning else []
+    return element("div", *warned, scores, element("p", note, class_="muted note"))
 
 
 def _two_lines(text: str) -> str:

@@ -22,8 +22,13 @@ COLUMNS = {
     "mis": "mIS",
     "am": "AM",
     "label_accuracy": "label accuracy",
+    "drawn": "drawn by",
 }
 """Headings of the table, by key of a row."""
+DRAWN = {"guidance": 1.0, "temperature": 1.0, "top_k": None, "top_p": None, "seed": 0}
+"""Settings that a row keeps of how its clips were drawn, and their defaults in `bioaudio generate`."""
+TRUSTED = 0.9
+"""Share of the real test clips that a classifier should recognise, or its scores mean little."""
 
 
 def check_same_classifier(path: Path, sha256: str) -> None:
@@ -94,8 +99,17 @@ def read_speech(path: Path) -> dict[str, Any]:
 
 
 def cell(row: Mapping[str, Any], key: str) -> str:
-    """A score as tables show it, `5.13 (5.01 to 5.25)`; empty where a row has none."""
+    """A score as tables show it, `5.13 (5.01 to 5.25)`; empty where a row has none.
+
+    Of how clips were drawn it is what differs from the defaults, `guidance 3, seed 1`.
+    """
     entry = row.get(key)
+    if key == "drawn":
+        return ", ".join(
+            f"{name.replace('_', '-')} {entry[name]:g}"
+            for name, default in DRAWN.items()
+            if entry and entry.get(name, default) != default
+        )
     if entry is None:
         return ""
     if key == "clips":
@@ -108,9 +122,28 @@ def cell(row: Mapping[str, Any], key: str) -> str:
     )
 
 
+def columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Those of `COLUMNS` that have something in a row."""
+    return [key for key in COLUMNS if any(cell(row, key) for row in rows)]
+
+
+def doubt(classifier: Mapping[str, Any]) -> str:
+    """What to say of a classifier that recognises few real clips; nothing of a good one."""
+    accuracy = classifier.get("accuracy", {})
+    share = accuracy.get("test", accuracy.get("valid", 1.0))
+    if share >= TRUSTED:
+        return ""
+    split = "test" if "test" in accuracy else "valid"
+    return (
+        f"the classifier recognises {share:.1%} of the real {split} clips, "
+        f"fewer than {TRUSTED:.0%}: scores by it mean little; train another (a new --classifier folder) on "
+        "more clips, or for more --training.epochs"
+    )
+
+
 def speech_table(content: Mapping[str, Any]) -> str:
-    """The rows as text in columns, and which classifier they are of."""
-    keys = [key for key in COLUMNS if any(key in row for row in content["rows"])]
+    """The rows as text in columns, which classifier they are of, and a warning if that is a bad one."""
+    keys = columns(content["rows"])
     lines = [["", *(COLUMNS[key] for key in keys)]]
     lines += [[row["name"], *(cell(row, key) for key in keys)] for row in content["rows"]]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -121,4 +154,7 @@ def speech_table(content: Mapping[str, Any]) -> str:
         for line in lines
     ]
     accuracy = ", ".join(f"{s} {share:.1%}" for s, share in content["classifier"]["accuracy"].items())
-    return "\n".join([*table, f"classifier {content['classifier']['sha256'][:12]}: accuracy {accuracy}"])
+    lines = [*table, f"classifier {content['classifier']['sha256'][:12]}: accuracy {accuracy}"]
+    if warning := doubt(content["classifier"]):
+        lines.append(f"warning: {warning}")
+    return "\n".join(lines)
