@@ -113,6 +113,19 @@ def test_python_runs() -> None:
     assert tuple(names["next_logits"].shape) == (1, 16)  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def test_a_line_of_python_makes_recordings_to_try_it_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [line for language, block in BLOCKS if language == "bash" for line in block.splitlines()]
+    ((_, _, code),) = [shlex.split(line) for line in lines if line.startswith("python -c")]
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    (pattern,) = {word for command in COMMANDS for word in command if "(?P<label>" in word}
+    made = sorted(path.stem for path in (tmp_path / "recordings").iterdir())
+    assert len(made) == 10 * 3 * 12
+    assert all(re.fullmatch(pattern, stem) for stem in made)
+
+
 def test_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = [line.split()[1] for language, block in BLOCKS if language == "bash"
