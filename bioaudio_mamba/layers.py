@@ -6,6 +6,8 @@ So a model built with a generator neither reads nor advances torch's global rand
 from __future__ import annotations
 
 import torch
+from bioaudio_kernels import embedding
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 
@@ -17,10 +19,17 @@ class Linear(nn.Linear):
 
 
 class Embedding(nn.Embedding):
-    """nn.Embedding with unfilled weights."""
+    """nn.Embedding with unfilled weights, and a gradient that is the same every time."""
+
+    def __init__(self, vocab_size: int, d_model: int) -> None:
+        super().__init__(vocab_size, d_model)
 
     def reset_parameters(self) -> None:
         """Left to the owner."""
+
+    def forward(self, input: Integer[Tensor, "*batch"]) -> Float[Tensor, "*batch d_model"]:
+        """A row of the table for each token."""
+        return embedding(input, self.weight)
 
 
 class DepthwiseConv(nn.Module):

@@ -275,3 +275,21 @@ def test_norm_compiles_without_spills(
     code = disassemble(compiled, tmp_path)
     assert not code.traffic & {"LDL", "STL"}
     assert code.registers <= 128
+
+
+@pytest.mark.parametrize("architecture", [80, 90])
+@pytest.mark.parametrize(("vocab", "width"), [(16, 256), (256, 64)], ids=["DNA", "codes of 8 bits"])
+def test_gradients_of_vectors_are_products_of_matrices(
+    vocab: int, width: int, architecture: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without spills, on tensor cores."""
+    from bioaudio_kernels.embedding import triton_op
+
+    launches: list[Launch] = []
+    monkeypatch.setattr(triton_op, "gradient_kernel", Recorder(triton_op.gradient_kernel, launches))
+    monkeypatch.setattr(triton_op, "sum_over_rows", lambda sums: sums)
+    dy = torch.empty(1, LENGTH, width, device="meta")
+    triton_op._gradient(dy, torch.empty(1, LENGTH, dtype=torch.int64, device="meta"), vocab)
+    compiled = launches[0].compile(architecture)
+    assert not disassemble(compiled, tmp_path).traffic & {"LDL", "STL"}
+    assert re.search(r"mma\.sync|wgmma\.mma_async", compiled.asm["ptx"])

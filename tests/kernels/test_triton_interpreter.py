@@ -21,7 +21,8 @@ pytest.importorskip("triton")
         "test_triton_scan.py",
         "test_triton_conv.py",
         "test_triton_lti.py",
-        "test_triton_step.py test_scan_across_ranks.py test_triton_norm.py test_triton_sums.py",
+        "test_triton_step.py test_scan_across_ranks.py test_triton_norm.py test_triton_sums.py "
+        "test_triton_embedding.py",
         "test_compat_conv_update.py test_triton_mamba_step.py ../recipes/test_fused_network.py",
     ],
 )

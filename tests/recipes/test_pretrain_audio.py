@@ -117,6 +117,18 @@ def test_a_run_on_a_gpu_is_scored_there(store: WaveformStore, tmp_path: Path) ->
     assert scored["device"] == torch.cuda.get_device_name()
 
 
+@pytest.mark.gpu
+def test_a_run_on_a_gpu_gives_the_same_bytes_twice(store: WaveformStore, tmp_path: Path) -> None:
+    models = []
+    for name in ("first", "second"):
+        arguments = audio_runs.arguments(store.path, tmp_path / name, accelerator="gpu")
+        arguments["trainer"] = replace(arguments["trainer"], tokens_per_microbatch=8192)
+        arguments["schedule"] = LengthWarmup(stages=[Stage(length=64, steps=10)], tokens_per_step=8192)
+        pretrain_audio(**arguments)
+        models.append((RunFolder(tmp_path / name).model / "model.safetensors").read_bytes())
+    assert models[0] == models[1]
+
+
 def test_a_run_leaves_model_quantiser_and_bits(finished: RunFolder, store: WaveformStore) -> None:
     model, extra = load_pretrained_waveform(finished.model)
     assert model.config.n_classes == 10
