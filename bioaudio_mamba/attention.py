@@ -26,7 +26,10 @@ class AttentionState(NamedTuple):
 
 
 class Attention(nn.Module):
-    """Each position reads those up to itself.
+    """Each position reads those up to itself, by torch's attention.
+
+    On a GPU torch adds up its gradients in no fixed order; they are the same bits twice where deterministic
+    algorithms are asked for (`torch.use_deterministic_algorithms`).
 
     Raises:
         ValueError: `d_model` is not `n_head` times an even number.

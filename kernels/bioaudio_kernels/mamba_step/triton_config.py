@@ -25,7 +25,7 @@ LANES = 4 * 32 * NUM_WARPS
 """Numbers that the threads of a program load at once."""
 PROGRAMS = 132
 """Of a launch, about: the multiprocessors of an H100, most of whose registers a program takes."""
-TILES_FROM = 2**15
+TILES_FROM = 2**16
 """Rows times outputs from which products of matrices are quicker than those of a matrix and a vector."""
 LEAST_ROWS = 16
 """Of a product of matrices, in one program: tensor cores take no less."""

@@ -54,7 +54,8 @@ class TrainerConfig:
     chunk_length: int | None = None
     """Time steps of a chunk, which makes auto take chunks; by default as the free memory allows."""
     deterministic: bool = False
-    """Whether to insist on deterministic operations on a GPU too; on a CPU all of them are."""
+    """Whether to insist on deterministic operations of torch on a GPU too, which only attention blocks need
+    for the same bytes twice. On a CPU all of them are."""
     num_workers: int = 2
     """Processes that prepare batches; 0 prepares them between the steps."""
     log_every: int = 10
