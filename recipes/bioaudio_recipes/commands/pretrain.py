@@ -35,7 +35,8 @@ def pretrain(
 ) -> str:
     """Pretrain a language model on genomes, stage by stage of growing window length.
 
-    On a CPU, a run that is stopped anywhere and resumed ends with the same bytes as one that was not.
+    A run that is stopped anywhere and resumed ends with the same bytes as one that was not, on a CPU as on a
+    GPU.
 
     Args:
         out: run folder to write (config, metrics, checkpoints, model).
