@@ -79,7 +79,7 @@ def test_wide_blocks_compile_without_spills(
         assert code.registers <= 128
 
 
-@pytest.mark.parametrize(("level", "rows", "architecture"), [(1, 1024, 90), (2, 64, 90), (2, 1024, 80)])
+@pytest.mark.parametrize(("level", "rows", "architecture"), [(1, 1024, 90), (2, 128, 90), (2, 1024, 80)])
 def test_tiles_compile_without_spills(
     level: int, rows: int, architecture: int, launches: list[Launch], tmp_path: Path
 ) -> None:

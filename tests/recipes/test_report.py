@@ -18,7 +18,7 @@ from bioaudio_recipes.report.perplexity_figures import best_known_bins
 from bioaudio_recipes.report.standalone import standalone_svg
 from bioaudio_recipes.run_folder import RunFolder
 from fake_run import APES, write_fake_run
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 VOID = {"meta", "br"}
@@ -214,6 +214,8 @@ def test_element_round_trips_any_text(text: str) -> None:
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20), st.booleans())
+@example([5e-324], True)
+@example([0.0, 1e-320], False)
 def test_linear_axes_hold_their_values_and_ticks(values: list[float], from_zero: bool) -> None:
     low, high = span(values, from_zero)
     axis = Axis(low, high, 0, 100)

@@ -17,6 +17,7 @@ import torch
 from bioaudio_data.genome import GenomeStore, convert_genome
 from bioaudio_data.vocabulary import DNA
 from bioaudio_recipes.cli import main, run
+from bioaudio_recipes.run_folder import RunFolder
 from bioaudio_recipes.scoring.bedgraph import bedgraph_lines
 from bioaudio_recipes.scoring.contig import read_scores, score_contig
 from data.naive_genome import Genome, fasta_text, twobit_file, write
@@ -212,6 +213,7 @@ def test_bigwig_can_be_read_back(folder: Path, model: CausalLM, tmp_path: Path) 
         ("model", "absent.fa", [], "absent.fa: no such file, nor a genome store"),
         ("absent", "store", [], "no such folder"),
         ("store", "store", [], "config.json"),
+        ("begun", "store", [], "holds no model yet: its training exports one when it ends"),
         ("model", "model", [], "index.json"),
         ("model", "empty.fa", [], "empty.fa is empty"),
         ("model", "store", ["--contigs", "one,chrX"], "has no contig 'chrX'; it has one, two, dot, gap"),
@@ -233,6 +235,7 @@ def test_refuses_in_one_line(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyBigWig", None)
     (folder / "empty.fa").touch()
+    RunFolder(folder / "begun").create()
     with pytest.raises(SystemExit) as exit_:
         main(
             ["score", str(folder / model_name), str(folder / genome), "--out", str(tmp_path / "out"), *flags]

@@ -32,6 +32,11 @@ def weights_folder(path: Path, reads: Literal["DNA", "sound"]) -> Path:
     folder = run.model if run.model.is_dir() else path
     if folder == path and (path / "finetune").is_dir():
         raise _not_a_classifier(path)
+    if folder == path and run.environment.is_file():
+        raise FileNotFoundError(
+            f"{path} holds no model yet: its training exports one when it ends or is told to stop; the command "
+            "that began it goes on from its last checkpoint"
+        )
     config, extra = read_description(folder)
     if "classifier" in extra:
         raise _not_a_classifier(path)

@@ -9,6 +9,8 @@ from itertools import pairwise
 
 MARGIN = 0.06
 """Space beyond the outermost values, as a part of their distance."""
+TINY = 1e-300
+"""Distances below it are none: floats have too few digits left there."""
 BINARY_PREFIXES = ((2**30, "G"), (2**20, "M"), (2**10, "k"))
 DECIMAL_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -44,8 +46,8 @@ def span(values: Iterable[float], from_zero: bool = False) -> tuple[float, float
     found = list(values)
     low, high = min(found), max(found)
     if from_zero and low >= 0:
-        return 0.0, high * (1 + MARGIN) or 1.0
-    extra = (high - low) * MARGIN or abs(high) * MARGIN or 1.0
+        return 0.0, high * (1 + MARGIN) if high > TINY else 1.0
+    extra = next(e for e in ((high - low) * MARGIN, abs(high) * MARGIN, 1.0) if e > TINY)
     return low - extra, high + extra
 
 
