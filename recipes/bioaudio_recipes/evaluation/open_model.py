@@ -34,8 +34,8 @@ def weights_folder(path: Path, reads: Literal["DNA", "sound"]) -> Path:
         raise _not_a_classifier(path)
     if folder == path and run.environment.is_file():
         raise FileNotFoundError(
-            f"{path} holds no model yet: its training exports one when it ends or is told to stop; the command "
-            "that began it goes on from its last checkpoint"
+            f"{path} holds no model yet: its training exports one when it ends or is told to stop; the "
+            "command that began it goes on from its last checkpoint"
         )
     config, extra = read_description(folder)
     if "classifier" in extra:
